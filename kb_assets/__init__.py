@@ -1,0 +1,1 @@
+"""A Dagster data platform for knowledge bases on PostgreSQL and pgvector."""

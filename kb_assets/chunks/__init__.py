@@ -1,0 +1,1 @@
+"""Chunks: spans of a revision, cut along its structure."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: its tables, connections, leases, and the server from the wheel."""

@@ -1,0 +1,286 @@
+"""The tables of a knowledge base: the schema's one source of truth.
+
+Migrations are compared with what is declared here. Tables made at run time, one
+for each embedding space, live in the schema `kb_space` and are not declared.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "kb"
+SPACE_SCHEMA = "kb_space"
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    },
+)
+
+
+def _now(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+source = Table(
+    "source",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("settings", JSONB, nullable=False, server_default=text("'{}'")),
+    comment="A named place documents come from",
+)
+
+processing_recipe = Table(
+    "processing_recipe",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False, unique=True),
+    Column("settings", JSONB, nullable=False),
+    _now("created_at"),
+    comment="The versions and settings of parser, splitter and input text that make a revision",
+)
+
+shard = Table(
+    "shard",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("source_id", Integer, ForeignKey("kb.source.id", ondelete="CASCADE"), nullable=False),
+    Column("slot_low", SmallInteger, nullable=False),
+    Column("slot_high", SmallInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False, server_default=text("0")),
+    Column("run_id", Text),
+    Column("leased_at", DateTime(timezone=True)),
+    Column("found_documents", BigInteger),
+    Column("listed_at", DateTime(timezone=True)),
+    UniqueConstraint("source_id", "slot_low", "slot_high"),
+    CheckConstraint("0 <= slot_low and slot_low < slot_high and slot_high <= 4096", name="slots"),
+    comment="A range of a source's slots, the fence of its last lease, and what its listing found",
+)
+
+document = Table(
+    "document",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source_id", Integer, ForeignKey("kb.source.id", ondelete="CASCADE"), nullable=False),
+    Column("path", Text(collation="C"), nullable=False),
+    Column("slot", SmallInteger, nullable=False),
+    Column("live_revision_id", BigInteger, unique=True),
+    Column("pending_revision_id", BigInteger),
+    Column("missing_since", DateTime(timezone=True)),
+    Column("vanished_at", DateTime(timezone=True)),
+    _now("created_at"),
+    UniqueConstraint("source_id", "path"),
+    Index(None, "source_id", "slot"),
+    Index(
+        "document_pending_idx",
+        "source_id",
+        "slot",
+        postgresql_where=text("pending_revision_id is not null or vanished_at is not null"),
+    ),
+    CheckConstraint("slot between 0 and 4095", name="slot"),
+    postgresql_with={"fillfactor": "80"},
+    comment="One entry of a source, for as long as it exists there",
+)
+
+document_version = Table(
+    "document_version",
+    metadata,
+    Column(
+        "document_id",
+        BigInteger,
+        ForeignKey("kb.document.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("token", Text(collation="C")),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("recipe_id", Integer, nullable=False),
+    Index(None, "content_hash"),
+    postgresql_with={"fillfactor": "60"},
+    comment="What a document's content was when last read; without a token it is read again",
+)
+
+document_revision = Table(
+    "document_revision",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "document_id", BigInteger, ForeignKey("kb.document.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("recipe_id", Integer, ForeignKey("kb.processing_recipe.id"), nullable=False),
+    Column("title", Text),
+    Column("text", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("tags", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("media_type", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'parsed'")),
+    Column("run_id", Text),
+    _now("created_at"),
+    UniqueConstraint("document_id", "content_hash", "recipe_id"),
+    Index("document_revision_metadata_idx", "metadata", postgresql_using="gin"),
+    Index("document_revision_tags_idx", "tags", postgresql_using="gin"),
+    CheckConstraint("state in ('parsed', 'chunked')", name="state"),
+    comment="One state of a document's content under one recipe",
+)
+
+chunk = Table(
+    "chunk",
+    metadata,
+    Column(
+        "revision_id",
+        BigInteger,
+        ForeignKey("kb.document_revision.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("ordinal", Integer, nullable=False),
+    Column("source_id", Integer, nullable=False),
+    Column("input_hash", LargeBinary, nullable=False),
+    Column("byte_start", Integer, nullable=False),
+    Column("byte_end", Integer, nullable=False),
+    Column("token_count", Integer, nullable=False),
+    Column("heading_path", ARRAY(Text), nullable=False),
+    Column("text", Text, nullable=False),
+    PrimaryKeyConstraint("revision_id", "ordinal"),
+    Index(None, "input_hash"),
+    comment="A span of a revision's text",
+)
+embedding_space = Table(
+    "embedding_space",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("fingerprint", LargeBinary, nullable=False, unique=True),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("precision", Text, nullable=False),
+    Column("query_prefix", Text, nullable=False, server_default=text("''")),
+    Column("document_prefix", Text, nullable=False, server_default=text("''")),
+    Column("settings", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("state", Text, nullable=False, server_default=text("'building'")),
+    _now("created_at"),
+    Column("promoted_at", DateTime(timezone=True)),
+    CheckConstraint("state in ('building', 'live', 'retired')", name="state"),
+    CheckConstraint("precision in ('halfvec', 'vector')", name="precision"),
+    CheckConstraint("dimensions between 1 and 4000", name="dimensions"),
+    Index(
+        "embedding_space_live_idx", "state", unique=True, postgresql_where=text("state = 'live'")
+    ),
+    comment="Provider, model, dimensions, precision and prefixes: one table of vectors each",
+)
+
+embedding_unused = Table(
+    "embedding_unused",
+    metadata,
+    Column("input_hash", LargeBinary, primary_key=True),
+    _now("since"),
+    Index(None, "since"),
+    comment="Input texts that no chunk had when they were last looked at",
+)
+
+embedding_claim = Table(
+    "embedding_claim",
+    metadata,
+    Column(
+        "space_id",
+        Integer,
+        ForeignKey("kb.embedding_space.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("input_hash", LargeBinary, nullable=False),
+    Column("shard_id", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    _now("claimed_at"),
+    PrimaryKeyConstraint("space_id", "input_hash"),
+    comment="Texts a run is paying for; void once its shard's lock is gone or its fence was raised",
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("stage", Text, nullable=False),
+    Column("document_id", BigInteger, ForeignKey("kb.document.id", ondelete="CASCADE")),
+    Column("space_id", Integer, ForeignKey("kb.embedding_space.id", ondelete="CASCADE")),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("conditions", LargeBinary, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("1")),
+    _now("first_seen"),
+    _now("last_seen"),
+    CheckConstraint("stage in ('read', 'parse', 'split', 'embed')", name="stage"),
+    CheckConstraint("(stage = 'embed') = (space_id is not null)", name="space"),
+    CheckConstraint("(stage = 'embed') = (document_id is null)", name="document"),
+    Index(
+        "quarantine_document_idx",
+        "document_id",
+        unique=True,
+        postgresql_where=text("document_id is not null"),
+    ),
+    Index(
+        "quarantine_text_idx",
+        "space_id",
+        "content_hash",
+        unique=True,
+        postgresql_where=text("space_id is not null"),
+    ),
+    comment="What cannot be processed, and why; tried again once its conditions have changed",
+)
+
+embedding_call = Table(
+    "embedding_call",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("space_id", Integer, nullable=False),
+    Column("source_id", Integer),
+    Column("texts", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost_usd", Numeric(14, 8), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("outcome", Text, nullable=False),
+    _now("called_at"),
+    Index(None, "run_id"),
+    CheckConstraint("outcome in ('answered', 'refused', 'failed')", name="outcome"),
+    comment="What was asked of embedding providers, and what it cost",
+)
+
+
+event.listen(
+    document_revision,
+    "after_create",
+    DDL(  # type: ignore[no-untyped-call]
+        "alter table kb.document_revision alter column text set storage external"
+    ),
+)

@@ -1,0 +1,1 @@
+"""Documents: found in sources, read, parsed, and stored as revisions."""

@@ -1,0 +1,1 @@
+"""Embeddings: the vector of each distinct text, asked for once."""

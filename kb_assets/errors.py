@@ -1,0 +1,153 @@
+"""Every error the package raises on purpose, in one tree.
+
+Permanent errors come back the same until somebody changes something; transient
+ones may go away when the same thing is tried again.
+
+::
+
+    KbError
+    ├── PermanentError
+    │   ├── SettingsError          kb.toml, KB_* or a command's options are wrong
+    │   ├── SchemaError            the database's schema is not the one this code needs
+    │   ├── DatabaseRefusedError   the database is there, but cannot serve us
+    │   ├── SourceError            a source is not there, or not ours to read
+    │   ├── DocumentError          one document cannot be read, parsed or split
+    │   ├── ProviderRefusedError   the embedding provider will never answer this request
+    │   ├── TextRefusedError       one text has no usable vector
+    │   ├── SpaceError             an embedding space is not fit for what was asked
+    │   ├── CostLimitError         going on would spend more than was allowed
+    │   └── NotFoundError          what was asked for does not exist
+    └── TransientError
+        ├── DatabaseUnavailableError
+        ├── SourceUnavailableError
+        ├── ProviderUnavailableError
+        ├── ShardBusyError         another run holds the shard
+        └── LeaseLostError         another run took the shard over; nothing more was written
+"""
+
+from typing import ClassVar
+
+
+class KbError(Exception):
+    """What happened, why, and what to do about it.
+
+    Attributes:
+        what: What happened, in one sentence.
+        why: The cause, if it is known.
+        fix: What the user can do.
+        exit_code: What the `kb` command exits with.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        self.what = what
+        self.why = why
+        self.fix = fix
+        super().__init__(" ".join(part for part in (what, why, fix) if part))
+
+
+class PermanentError(KbError):
+    """Comes back the same until something is changed."""
+
+
+class TransientError(KbError):
+    """May go away when the same thing is tried again."""
+
+    exit_code = 75
+
+
+class SettingsError(PermanentError, ValueError):
+    """`kb.toml`, a `KB_*` variable or an option is wrong."""
+
+    exit_code = 3
+
+
+class SchemaError(PermanentError):
+    """The database's schema is behind or ahead of this code."""
+
+    exit_code = 4
+
+
+class DatabaseRefusedError(PermanentError):
+    """The database answers, but cannot be used: too old, no pgvector, a pooler, no rights."""
+
+    exit_code = 4
+
+
+class SourceError(PermanentError):
+    """A source is missing, or outside what may be read."""
+
+    exit_code = 5
+
+
+class DocumentError(PermanentError):
+    """One document cannot be used; it goes to quarantine and the others go on.
+
+    Attributes:
+        reason: A stable word for the cause, such as `binary` or `too_large`.
+    """
+
+    exit_code = 5
+
+    def __init__(self, reason: str, what: str, *, why: str = "", fix: str = "") -> None:
+        self.reason = reason
+        super().__init__(what, why=why, fix=fix)
+
+
+class ProviderRefusedError(PermanentError):
+    """The embedding provider refuses: wrong key, unknown model, wrong dimensions."""
+
+    exit_code = 6
+
+
+class TextRefusedError(PermanentError):
+    """One text has no usable vector; it goes to quarantine and the others go on.
+
+    Attributes:
+        reason: A stable word for the cause, such as `too_long` or `zero_vector`.
+    """
+
+    exit_code = 6
+
+    def __init__(self, reason: str, what: str, *, why: str = "", fix: str = "") -> None:
+        self.reason = reason
+        super().__init__(what, why=why, fix=fix)
+
+
+class SpaceError(PermanentError):
+    """An embedding space is incomplete, unknown, or not in the state that was needed."""
+
+    exit_code = 7
+
+
+class CostLimitError(PermanentError):
+    """Going on would spend more than `max_cost_per_run_usd`."""
+
+    exit_code = 8
+
+
+class NotFoundError(PermanentError):
+    """What was asked for does not exist."""
+
+    exit_code = 9
+
+
+class DatabaseUnavailableError(TransientError):
+    """The database cannot be reached, or the connection was lost."""
+
+
+class SourceUnavailableError(TransientError):
+    """The source's store cannot be reached right now."""
+
+
+class ProviderUnavailableError(TransientError):
+    """The embedding provider cannot be reached, or went on failing after retries."""
+
+
+class ShardBusyError(TransientError):
+    """Another run holds the shard and did not finish within the time allowed."""
+
+
+class LeaseLostError(TransientError):
+    """Another run took the shard over; this one wrote nothing more."""

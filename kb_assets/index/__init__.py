@@ -1,0 +1,1 @@
+"""The index: publishing whole documents, vector indexes, spaces, collecting what is unused."""
