@@ -25,7 +25,7 @@ ones may go away when the same thing is tried again.
         └── LeaseLostError         another run took the shard over; nothing more was written
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class KbError(Exception):
@@ -45,6 +45,15 @@ class KbError(Exception):
         self.why = why
         self.fix = fix
         super().__init__(" ".join(part for part in (what, why, fix) if part))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[KbError], args: tuple[str, ...], fields: dict[str, str]) -> KbError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class PermanentError(KbError):

@@ -13,6 +13,9 @@ from typing import Any
 
 from kb_assets.errors import SettingsError
 
+INPUT_TEXT_VERSION = 1
+"""Raised when `input_text` changes; part of every recipe."""
+
 SLOTS = 4096
 """How many slots the documents of a source fall into."""
 

@@ -1,0 +1,37 @@
+-- name: find_unsplit(fingerprint, source_id, slot_low, slot_high)
+-- Revisions of the shard that wait, were made by this recipe, and have no chunks yet.
+select r.id, d.id, r.content_hash, r.title, r.media_type, r.text
+from kb.document d
+join kb.document_revision r on r.id = d.pending_revision_id
+join kb.processing_recipe p on p.id = r.recipe_id and p.fingerprint = :fingerprint
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+    and d.pending_revision_id is not null
+    and r.state = 'parsed'
+order by r.id;
+
+-- name: mark_chunked(ids)
+update kb.document_revision set state = 'chunked' where id = any(:ids);
+
+-- name: drop_pending(revision_ids)
+-- What cannot be split is never published; an older revision goes on answering.
+update kb.document d set pending_revision_id = null
+from kb.document_revision r
+where r.id = any(:revision_ids) and d.id = r.document_id and d.pending_revision_id = r.id;
+
+-- name: delete_revisions(revision_ids)
+delete from kb.document_revision where id = any(:revision_ids);
+
+-- name: save_quarantine(conditions, document_ids, content_hashes, reasons, details)
+insert into kb.quarantine (stage, document_id, content_hash, conditions, reason, detail)
+select 'split', document_id, content_hash, :conditions, reason, detail
+from unnest(
+    :document_ids ::bigint[], :content_hashes ::bytea[], :reasons ::text[], :details ::text[]
+) as u (document_id, content_hash, reason, detail)
+on conflict (document_id) where document_id is not null do update
+    set stage = excluded.stage,
+        content_hash = excluded.content_hash,
+        conditions = excluded.conditions,
+        reason = excluded.reason,
+        detail = excluded.detail,
+        attempts = quarantine.attempts + 1,
+        last_seen = now();

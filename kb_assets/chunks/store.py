@@ -1,0 +1,126 @@
+"""Chunks in PostgreSQL: all of a revision's, in one transaction."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from kb_assets.chunks.plan import KeyedChunk, SplitJob
+from kb_assets.chunks.splitters import SplitSettings
+from kb_assets.database.bulk import copy_rows
+from kb_assets.database.connect import Database
+from kb_assets.database.lease import Lease
+from kb_assets.database.statements import Statements
+from kb_assets.documents.recipe import Recipe
+from kb_assets.errors import DocumentError
+
+_statements = Statements.beside(__file__)
+
+_CHUNK = {
+    "revision_id": "int8",
+    "ordinal": "int4",
+    "source_id": "int4",
+    "input_hash": "bytea",
+    "byte_start": "int4",
+    "byte_end": "int4",
+    "token_count": "int4",
+    "heading_path": "text[]",
+    "text": "text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unsplit:
+    """A revision without chunks, and the document it belongs to."""
+
+    document_id: int
+    content_hash: bytes
+    job: SplitJob
+
+
+def find_unsplit(
+    connection: psycopg.Connection[Any], lease: Lease, recipe: Recipe, settings: SplitSettings
+) -> Iterator[Unsplit]:
+    """Yield the shard's revisions that have no chunks, a few at a time."""
+    named = {
+        "source_id": lease.source_id,
+        "slot_low": lease.shard.slot_low,
+        "slot_high": lease.shard.slot_high,
+        "fingerprint": recipe.fingerprint,
+    }
+    with (
+        connection.transaction(),
+        connection.cursor(name="find_unsplit", binary=True) as cursor,
+    ):
+        cursor.itersize = 50
+        cursor.execute(_statements("find_unsplit"), named)
+        for revision_id, document_id, content_hash, title, media_type, text in cursor:
+            job = SplitJob(revision_id, title, media_type, text, settings)
+            yield Unsplit(document_id, content_hash, job)
+
+
+class ChunkStore:
+    """Writes the chunks of one shard's revisions, under its lease."""
+
+    def __init__(self, database: Database, lease: Lease, conditions: bytes) -> None:
+        self._database = database
+        self._lease = lease
+        self._conditions = conditions
+
+    def save(
+        self,
+        split: Sequence[tuple[Unsplit, list[KeyedChunk]]],
+        refused: Sequence[tuple[Unsplit, DocumentError]],
+    ) -> None:
+        """Write the chunks of whole revisions, and quarantine those that could not be split.
+
+        Raises:
+            LeaseLostError: Another run took the shard over.
+        """
+        with self._database.transaction() as connection:
+            self._lease.guard(connection)
+            rows = (
+                self._row(unsplit.job.revision_id, keyed)
+                for unsplit, chunks in split
+                for keyed in chunks
+            )
+            copy_rows(connection, ("kb", "chunk"), list(_CHUNK), list(_CHUNK.values()), rows)
+            connection.execute(
+                _statements("mark_chunked"), {"ids": [row.job.revision_id for row, _ in split]}
+            )
+            if refused:
+                self._refuse(connection, refused)
+
+    def _row(self, revision_id: int, keyed: KeyedChunk) -> tuple[Any, ...]:
+        chunk = keyed.chunk
+        return (
+            revision_id,
+            chunk.ordinal,
+            self._lease.source_id,
+            keyed.input_hash,
+            chunk.byte_start,
+            chunk.byte_end,
+            chunk.token_count,
+            list(chunk.heading_path),
+            chunk.text,
+        )
+
+    def _refuse(
+        self,
+        connection: psycopg.Connection[Any],
+        refused: Sequence[tuple[Unsplit, DocumentError]],
+    ) -> None:
+        revisions = {"revision_ids": [row.job.revision_id for row, _ in refused]}
+        connection.execute(_statements("drop_pending"), revisions)
+        connection.execute(_statements("delete_revisions"), revisions)
+        connection.execute(
+            _statements("save_quarantine"),
+            {
+                "conditions": self._conditions,
+                "document_ids": [row.document_id for row, _ in refused],
+                "content_hashes": [row.content_hash for row, _ in refused],
+                "reasons": [error.reason for _, error in refused],
+                "details": [str(error) for _, error in refused],
+            },
+        )

@@ -1,0 +1,263 @@
+"""Connections: whose, where to, and whether what answers there can serve us."""
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from kb_assets.database.vectors import VectorTypes
+from kb_assets.errors import DatabaseRefusedError, DatabaseUnavailableError, SettingsError
+from kb_assets.settings import Settings
+
+DAGSTER_VARIABLE = "KB_DAGSTER_DATABASE_URL"
+"""The variable that says where Dagster keeps its runs and events."""
+
+POOL_WAIT_SECONDS = 30.0
+"""How long a transaction waits for a free connection."""
+
+_LEAST_POSTGRES = 16
+_LEAST_PGVECTOR = (0, 8, 4)
+
+_CONNECTION_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """Where each role connects. The URLs may hold passwords: they are left out of `repr`."""
+
+    writer: str = field(repr=False)
+    reader: str = field(repr=False)
+    migrator: str = field(repr=False)
+    dagster: str = field(repr=False)
+
+
+def resolve_urls(settings: Settings) -> DatabaseUrls:
+    """Return where to connect; starts the embedded server if no other one is set.
+
+    Without a `database_url` of its own, a knowledge base has a server in its home. With one,
+    reading and migrating go there too unless told otherwise, and Dagster uses the database
+    `dagster` of that server unless `KB_DAGSTER_DATABASE_URL` says where.
+
+    Raises:
+        SettingsError: A URL is not one of PostgreSQL.
+        DatabaseRefusedError: The embedded server cannot run here.
+        DatabaseUnavailableError: The embedded server did not start.
+    """
+    dagster = os.environ.get(DAGSTER_VARIABLE, "")
+    if not settings.database_url:
+        # Not at module level: servers of one's own work where the embedded one does not.
+        from kb_assets.database.embedded import start_embedded
+
+        address = start_embedded(settings.home_folder)
+        writer, reader = address.url("kb", "kb_writer"), address.url("kb", "kb_reader")
+        migrator = address.url("kb", "kb_migrator")
+        dagster = dagster or address.url("dagster", "dagster")
+    else:
+        writer = reader = migrator = settings.database_url
+        dagster = dagster or _with_database(settings.database_url, "dagster")
+    return DatabaseUrls(
+        writer=_checked(writer),
+        reader=_checked(settings.read_database_url or reader),
+        migrator=_checked(settings.migration_database_url or migrator),
+        dagster=_checked(dagster),
+    )
+
+
+class Database:
+    """A pool of writer connections.
+
+    Nothing is connected before the first transaction, which also checks the server.
+    """
+
+    def __init__(self, url: str, *, max_size: int = 8, application_name: str = "kb_assets") -> None:
+        """Remember where to connect.
+
+        Args:
+            url: The writer's database; not through a pooler.
+            max_size: The most connections open at once.
+            application_name: What `pg_stat_activity` shows.
+
+        Raises:
+            SettingsError: The URL is not one of PostgreSQL.
+        """
+        self._conninfo = conninfo(url, application_name)
+        self._max_size = max_size
+        self._pool: ConnectionPool[psycopg.Connection] | None = None
+        self._types: VectorTypes | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        """Lend a connection for one READ COMMITTED transaction: committed at the end.
+
+        Rolled back if the body raises. If the connection is lost during the commit, the outcome
+        is unknown: read it again.
+
+        Raises:
+            DatabaseUnavailableError: No connection, or it was lost, or the server gave up a wait.
+            DatabaseRefusedError: The server cannot serve us; see `check_server`.
+        """
+        pool = self._opened()
+        with unavailable_when_lost(), pool.connection() as connection:
+            yield connection
+
+    def connect_outside_pool(self) -> psycopg.Connection:
+        """Open a connection that is nobody else's, in autocommit mode; the caller closes it.
+
+        Raises:
+            DatabaseUnavailableError: The server cannot be reached.
+            DatabaseRefusedError: The server cannot serve us; see `check_server`.
+        """
+        with unavailable_when_lost():
+            connection = psycopg.connect(self._conninfo, autocommit=True)
+            try:
+                if self._types is None:
+                    check_server(connection)
+                    self._types = VectorTypes.of(connection)
+                self._types.register(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def close(self) -> None:
+        """Close all connections of the pool. A later transaction opens it again."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> ConnectionPool[psycopg.Connection]:
+        with self._lock:
+            if self._pool is None:
+                # A pool hides why it cannot connect, and waits: the first connection is our own.
+                self.connect_outside_pool().close()
+                self._pool = ConnectionPool(
+                    self._conninfo,
+                    min_size=0,
+                    max_size=self._max_size,
+                    timeout=POOL_WAIT_SECONDS,
+                    configure=self._configure,
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                )
+            return self._pool
+
+    def _configure(self, connection: psycopg.Connection) -> None:
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+        if self._types is not None:
+            self._types.register(connection)
+
+
+def check_server(connection: psycopg.Connection) -> None:
+    """Make sure that the server can serve us.
+
+    Raises:
+        DatabaseRefusedError: It is older than PostgreSQL 16, has no pgvector or one before 0.8.4
+            (which can corrupt an index), or a pooler stands in between.
+    """
+    row = connection.execute(
+        "select pg_backend_pid(), current_setting('server_version_num')::int / 10000,"
+        " current_database(), (select extversion from pg_extension where extname = 'vector')"
+    ).fetchone()
+    assert row is not None
+    backend, major, database, extension = row
+    if backend != connection.info.backend_pid:
+        raise DatabaseRefusedError(
+            "Writes need a direct connection.",
+            why="A pooler such as PgBouncer answers there: locks would belong to nobody.",
+            fix="Let KB_DATABASE_URL name the PostgreSQL server itself.",
+        )
+    if major < _LEAST_POSTGRES:
+        raise DatabaseRefusedError(
+            f"The server is PostgreSQL {major}.", fix=f"Use version {_LEAST_POSTGRES} or later."
+        )
+    if extension is None:
+        raise DatabaseRefusedError(
+            f"Database {database!r} has no vector types.",
+            why="The extension pgvector is not installed in it.",
+            fix="Run `create extension vector` in it as an administrator, then `kb upgrade`.",
+        )
+    if tuple(map(int, re.findall(r"\d+", extension)[:3])) < _LEAST_PGVECTOR:
+        raise DatabaseRefusedError(
+            f"Database {database!r} has pgvector {extension}.",
+            why="Versions before 0.8.4 can corrupt an HNSW index.",
+            fix="Install pgvector 0.8.4 or later and run `alter extension vector update`.",
+        )
+
+
+@contextmanager
+def unavailable_when_lost() -> Iterator[None]:
+    """Tell a lost connection, or a wait the server gave up, as `DatabaseUnavailableError`."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise DatabaseUnavailableError(
+            "No database connection became free.",
+            why=str(error),
+            fix="See whether the server runs, and whether its max_connections is reached.",
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise DatabaseUnavailableError(
+            "The database could not be reached, or gave up.",
+            why=str(error).strip(),
+            fix="See whether the server runs and the URL is right; then try again.",
+        ) from error
+
+
+def conninfo(url: str, application_name: str) -> str:
+    """Return what to connect with: the URL's own parameters win over ours, except the zone."""
+    given = conninfo_to_dict(_checked(url))
+    options = f"{given.pop('options', None) or ''} -c TimeZone=UTC".strip()
+    ours = {**_CONNECTION_DEFAULTS, "application_name": application_name}
+    merged: dict[str, Any] = {**ours, **given, "options": options}
+    return make_conninfo(**merged)
+
+
+def _checked(url: str) -> str:
+    """Return the URL without a driver's name; what libpq says of it may quote the password."""
+    plain = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+    try:
+        if not plain.startswith("postgresql://"):
+            raise ValueError
+        conninfo_to_dict(plain)
+    except (psycopg.Error, ValueError):
+        raise SettingsError(
+            "A database URL cannot be read.",
+            why="It is not of the form postgresql://user:password@host:port/database, or has "
+            "characters that must be percent-encoded.",
+            fix="Correct KB_DATABASE_URL and the like.",
+        ) from None
+    return plain
+
+
+def _with_database(url: str, database: str) -> str:
+    parts = urlsplit(_checked(url))
+    return urlunsplit(parts._replace(path=f"/{database}"))

@@ -1,0 +1,129 @@
+"""A source's listing, laid beside the documents that are known: what is new, changed, or gone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from kb_assets.database.bulk import copy_rows
+from kb_assets.database.lease import Lease
+from kb_assets.database.statements import Statements
+from kb_assets.documents.plan import Candidate, State
+from kb_assets.documents.source import Entry
+from kb_assets.fingerprints import Shard, slot
+
+_statements = Statements.beside(__file__)
+
+_LISTING = {
+    "path": "text",
+    "slot": "int2",
+    "token": "text",
+    "size_bytes": "int8",
+    "sidecar": "text",
+    "problem": "text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Documents a listing does not show.
+
+    Attributes:
+        known: How many documents the shard had.
+        moved: Those whose content stands under another path now.
+        lost: The others.
+    """
+
+    known: int
+    moved: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+class Listing:
+    """A source's listing of one shard, in a temporary table beside the documents.
+
+    It lives as long as its connection, and holds no transaction open.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], source_id: int, shard: Shard) -> None:
+        self._connection = connection
+        self._named = {
+            "source_id": source_id,
+            "slot_low": shard.slot_low,
+            "slot_high": shard.slot_high,
+        }
+        self._shard = shard
+
+    def fill(self, entries: Iterable[Entry]) -> int:
+        """Store the shard's entries, and return how many there are."""
+        self._connection.execute(_statements("create_listing"))
+        rows = (
+            (
+                entry.path,
+                slot(entry.path),
+                entry.token,
+                entry.size_bytes,
+                entry.sidecar,
+                entry.problem,
+            )
+            for entry in entries
+            if self._shard.owns(entry.path)
+        )
+        count = copy_rows(
+            self._connection, "listing", list(_LISTING), list(_LISTING.values()), rows
+        )
+        self._connection.execute(_statements("analyze_listing"))
+        return count
+
+    def to_read(
+        self, recipe_id: int, conditions: bytes, *, everything: bool
+    ) -> Iterator[Candidate]:
+        """Yield what may have changed since it was last read, in the order of paths."""
+        named = self._named | {
+            "recipe_id": recipe_id,
+            "conditions": conditions,
+            "everything": everything,
+        }
+        with (
+            self._connection.transaction(),
+            self._connection.cursor(name="to_read", binary=True) as cursor,
+        ):
+            cursor.itersize = 1000
+            cursor.execute(_statements("find_to_read"), named)
+            for row in cursor:
+                yield _candidate(row, conditions)
+
+    def absence(self) -> Absence:
+        """Return what the shard had and the listing does not show."""
+        rows = self._connection.execute(_statements("find_missing"), self._named).fetchall()
+        known = self._connection.execute(_statements("count_documents"), self._named).fetchone()
+        assert known is not None
+        return Absence(
+            known=known[0],
+            moved=tuple(id_ for id_, moved in rows if moved),
+            lost=tuple(id_ for id_, moved in rows if not moved),
+        )
+
+    def welcome_back(self, lease: Lease) -> int:
+        """Clear the marks of documents that are listed again, and return how many there were."""
+        returned = self._connection.execute(_statements("count_returned"), self._named).fetchone()
+        assert returned is not None
+        if returned[0]:
+            with self._connection.transaction():
+                lease.guard(self._connection)
+                self._connection.execute(_statements("welcome_back"), self._named)
+        return int(returned[0])
+
+
+def _candidate(row: tuple[Any, ...], conditions: bytes) -> Candidate:
+    path, slot_, token, size_bytes, sidecar, problem, document_id = row[:7]
+    seen_hash, seen_recipe, live_hash, live_recipe, judged_under = row[7:]
+    return Candidate(
+        entry=Entry(path, token, size_bytes, sidecar, problem),
+        slot=slot_,
+        document_id=document_id,
+        seen=None if seen_hash is None else State(seen_hash, seen_recipe),
+        live=None if live_hash is None else State(live_hash, live_recipe),
+        judge_again=judged_under is not None and judged_under != conditions,
+    )

@@ -1,0 +1,181 @@
+-- name: ensure_source(name, kind, uri, settings)
+-- Register the source, or note that its settings changed; its name is its identity.
+insert into kb.source (name, kind, uri, settings)
+values (:name, :kind, :uri, :settings)
+on conflict (name) do update
+    set kind = excluded.kind, uri = excluded.uri, settings = excluded.settings
+    where (source.kind, source.uri, source.settings)
+        is distinct from (excluded.kind, excluded.uri, excluded.settings);
+
+-- name: source_id(name)
+select id from kb.source where name = :name;
+
+-- name: ensure_recipe(fingerprint, settings)
+insert into kb.processing_recipe (fingerprint, settings)
+values (:fingerprint, :settings)
+on conflict (fingerprint) do nothing;
+
+-- name: recipe_id(fingerprint)
+select id from kb.processing_recipe where fingerprint = :fingerprint;
+
+-- name: create_listing()
+create temporary table listing (
+    path text collate "C" primary key,
+    slot smallint not null,
+    token text collate "C",
+    size_bytes bigint not null,
+    sidecar text,
+    problem text
+);
+
+-- name: analyze_listing()
+analyze listing;
+
+-- name: count_listing()
+select count(*) from listing;
+
+-- name: find_to_read(source_id, everything, recipe_id, conditions)
+-- Entries whose content may differ from what was last read, or is to be judged anew.
+select l.path, l.slot, l.token, l.size_bytes, l.sidecar, l.problem,
+    d.id, v.content_hash, v.recipe_id,
+    live.content_hash, live.recipe_id, q.conditions
+from listing l
+left join kb.document d on d.source_id = :source_id and d.path = l.path
+left join kb.document_version v on v.document_id = d.id
+left join kb.document_revision live on live.id = d.live_revision_id
+left join kb.quarantine q on q.document_id = d.id
+where :everything
+    or v.token is null
+    or v.token is distinct from l.token
+    or v.recipe_id <> :recipe_id
+    or q.conditions <> :conditions
+order by l.path;
+
+-- name: count_returned(source_id)
+select count(*)
+from kb.document d
+join listing l on l.path = d.path
+where d.source_id = :source_id
+    and (d.missing_since is not null or d.vanished_at is not null);
+
+-- name: welcome_back(source_id)
+-- What is listed is neither missing nor vanished, whatever an earlier run thought.
+update kb.document d
+set missing_since = null, vanished_at = null
+from listing l
+where d.source_id = :source_id and d.path = l.path
+    and (d.missing_since is not null or d.vanished_at is not null);
+
+-- name: find_missing(source_id, slot_low, slot_high)
+-- Documents of the shard that are not listed. One is moved, not lost, if its content stands
+-- under a path that was listed; `lost` counts the others.
+with missing as (
+    select d.id, v.content_hash
+    from kb.document d
+    left join kb.document_version v on v.document_id = d.id
+    where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+        and d.vanished_at is null
+        and not exists (select from listing l where l.path = d.path)
+)
+select m.id,
+    exists (
+        select
+        from kb.document_version v
+        join kb.document d on d.id = v.document_id
+        where v.content_hash = m.content_hash and d.source_id = :source_id
+            and d.vanished_at is null and v.document_id <> m.id
+            and (
+                exists (select from listing l where l.path = d.path)
+                or not (d.slot >= :slot_low and d.slot < :slot_high)
+            )
+    ) as moved
+from missing m;
+
+-- name: count_documents(source_id, slot_low, slot_high)
+select count(*) from kb.document
+where source_id = :source_id and slot >= :slot_low and slot < :slot_high and vanished_at is null;
+
+-- name: mark_vanished(ids)
+update kb.document set vanished_at = now(), missing_since = null where id = any(:ids);
+
+-- name: mark_missing(ids)
+update kb.document set missing_since = now() where id = any(:ids) and missing_since is null;
+
+-- name: record_listing(found, shard_id)
+update kb.shard set found_documents = :found, listed_at = now() where id = :shard_id;
+
+-- name: reserve_document_ids(count)
+select nextval('kb.document_id_seq') from generate_series(1, :count);
+
+-- name: reserve_revision_ids(count)
+select nextval('kb.document_revision_id_seq') from generate_series(1, :count);
+
+-- name: set_pending(document_ids, revision_ids)
+-- Point documents at what shall be published next; null: nothing is waiting.
+update kb.document d
+set pending_revision_id = u.revision_id
+from unnest(:document_ids ::bigint[], :revision_ids ::bigint[]) as u (document_id, revision_id)
+where d.id = u.document_id and d.pending_revision_id is distinct from u.revision_id;
+
+-- name: note_unused_texts(document_ids)
+-- Texts that only superseded revisions of these documents have are left over from here on.
+with superseded as (
+    select r.id
+    from kb.document_revision r
+    join kb.document d on d.id = r.document_id
+    where d.id = any(:document_ids)
+        and r.id is distinct from d.live_revision_id
+        and r.id is distinct from d.pending_revision_id
+)
+insert into kb.embedding_unused (input_hash)
+select distinct c.input_hash
+from kb.chunk c
+where c.revision_id in (select id from superseded)
+    and not exists (
+        select
+        from kb.chunk other
+        where other.input_hash = c.input_hash
+            and other.revision_id not in (select id from superseded)
+    )
+on conflict (input_hash) do nothing;
+
+-- name: delete_superseded(document_ids)
+delete from kb.document_revision r
+using kb.document d
+where d.id = any(:document_ids) and r.document_id = d.id
+    and r.id is distinct from d.live_revision_id
+    and r.id is distinct from d.pending_revision_id;
+
+-- name: save_versions(document_ids, tokens, content_hashes, recipe_ids)
+insert into kb.document_version (document_id, token, content_hash, recipe_id)
+select *
+from unnest(
+    :document_ids ::bigint[], :tokens ::text[], :content_hashes ::bytea[], :recipe_ids ::integer[]
+)
+on conflict (document_id) do update
+    set token = excluded.token,
+        content_hash = excluded.content_hash,
+        recipe_id = excluded.recipe_id;
+
+-- name: forget_versions(document_ids)
+-- A document that could not be read has no known content: it is read again by every run.
+delete from kb.document_version where document_id = any(:document_ids);
+
+-- name: release_from_quarantine(document_ids)
+delete from kb.quarantine where document_id = any(:document_ids);
+
+-- name: save_quarantine(conditions, stages, document_ids, content_hashes, reasons, details)
+insert into kb.quarantine (stage, document_id, content_hash, conditions, reason, detail)
+select stage, document_id, content_hash, :conditions, reason, detail
+from unnest(
+    :stages ::text[], :document_ids ::bigint[], :content_hashes ::bytea[],
+    :reasons ::text[], :details ::text[]
+) as u (stage, document_id, content_hash, reason, detail)
+on conflict (document_id) where document_id is not null do update
+    set stage = excluded.stage,
+        content_hash = excluded.content_hash,
+        conditions = excluded.conditions,
+        reason = excluded.reason,
+        detail = excluded.detail,
+        attempts = quarantine.attempts + 1,
+        last_seen = now();

@@ -1,0 +1,144 @@
+"""From a source's listing to stored revisions: only what may have changed is read."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from kb_assets.database.run import Run
+from kb_assets.documents.batch import Batch
+from kb_assets.documents.listing import Listing
+from kb_assets.documents.open import open_source
+from kb_assets.documents.plan import too_many_lost
+from kb_assets.documents.reading import Reader, batches_to_read
+from kb_assets.documents.recipe import Recipe
+from kb_assets.documents.store import DocumentStore, ensure_recipe, ensure_source
+from kb_assets.fingerprints import Shard, settings_fingerprint
+from kb_assets.settings import Settings, SourceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReport:
+    """What came of reading one shard.
+
+    Attributes:
+        found: Documents in the listing.
+        unchanged: Documents whose version token was the known one; not opened.
+        touched: Read, and found to be as they were.
+        added: New documents.
+        changed: Documents with a new revision.
+        reverted: Documents whose content is what readers see, so that nothing waits any more.
+        quarantined: Documents that could not be read or parsed by this run.
+        returned: Documents that had been missed, and are there again.
+        moved: Documents gone from one path whose content stands under another.
+        vanished: Documents gone; they leave search at the next publish.
+        withheld: Documents gone, but too many of them: they stay until that is confirmed.
+        bytes_read: Bytes of content that were read.
+        seconds: How long it took.
+    """
+
+    found: int
+    unchanged: int
+    touched: int
+    added: int
+    changed: int
+    reverted: int
+    quarantined: int
+    returned: int
+    moved: int
+    vanished: int
+    withheld: int
+    bytes_read: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Tally:
+    touched: int = 0
+    added: int = 0
+    changed: int = 0
+    reverted: int = 0
+    quarantined: int = 0
+    bytes_read: int = 0
+
+    def add(self, batch: Batch) -> None:
+        self.touched += len(batch.touched)
+        self.reverted += len(batch.reverted)
+        added = sum(one.read.candidate.document_id is None for one in batch.parsed)
+        self.added += added
+        self.changed += len(batch.parsed) - added
+        self.quarantined += len(batch.refused)
+
+    @property
+    def read(self) -> int:
+        return self.touched + self.added + self.changed + self.reverted + self.quarantined
+
+
+def read_conditions(settings: Settings, source: SourceSettings, recipe: Recipe) -> bytes:
+    """Return the fingerprint of all that decides, beside content, whether a document is refused."""
+    return settings_fingerprint(
+        {
+            "recipe": recipe.fingerprint.hex(),
+            "max_document_bytes": source.max_document_bytes,
+            "parse_seconds": settings.limits.parse_seconds,
+            "parse_memory_bytes": settings.limits.parse_memory_bytes,
+        }
+    )
+
+
+def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
+    """Bring a shard's documents up to date with its source.
+
+    New and changed documents get a revision that waits to be published; what readers see
+    stays. What cannot be read or parsed is quarantined. Documents that are gone are marked,
+    unless so many are gone that it looks like an accident.
+
+    Raises:
+        SourceError: The source is missing, or not ours to read.
+        SourceUnavailableError: It could not be listed or read to the end.
+        ShardBusyError: Another run holds the shard.
+        LeaseLostError: Another run took the shard over.
+    """
+    started = time.monotonic()
+    settings = run.settings.source(shard.source)
+    source = open_source(settings, run.settings.root)
+    ensure_source(run.database, settings)
+    recipe_id = ensure_recipe(run.database, recipe)
+    conditions = read_conditions(run.settings, settings, recipe)
+    limits = run.settings.limits
+    tally = _Tally()
+    with ExitStack() as stack:
+        lease = stack.enter_context(run.lease(shard))
+        store = DocumentStore(run.database, lease, conditions)
+        connection = stack.enter_context(run.database.connect_outside_pool())
+        listing = Listing(connection, lease.source_id, shard)
+        found = listing.fill(source.entries())
+        returned = listing.welcome_back(lease)
+        reader = stack.enter_context(Reader(source, settings, limits, recipe_id))
+        candidates = listing.to_read(recipe_id, conditions, everything=run.verify)
+        for group in batches_to_read(candidates):
+            batch = reader.read(group)
+            store.save(batch)
+            tally.add(batch)
+        absence = listing.absence()
+        accident = not run.confirm_deletes and too_many_lost(
+            absence.known, len(absence.lost), limits.max_deleted_share
+        )
+        vanished = absence.moved if accident else (*absence.moved, *absence.lost)
+        withheld = absence.lost if accident else ()
+        store.mark_absent(vanished=vanished, withheld=withheld)
+        store.record_listing(found)
+    return ReadReport(
+        found=found,
+        unchanged=found - tally.read,
+        touched=tally.touched,
+        added=tally.added,
+        changed=tally.changed,
+        reverted=tally.reverted,
+        quarantined=tally.quarantined,
+        returned=returned,
+        moved=len(absence.moved),
+        vanished=len(vanished) - len(absence.moved),
+        withheld=len(withheld),
+        bytes_read=reader.bytes_read,
+        seconds=time.monotonic() - started,
+    )

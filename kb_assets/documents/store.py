@@ -1,0 +1,233 @@
+"""Documents and revisions in PostgreSQL: every change of a batch in one transaction."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from kb_assets.database.bulk import copy_rows
+from kb_assets.database.connect import Database
+from kb_assets.database.lease import Lease
+from kb_assets.database.schema import SCHEMA
+from kb_assets.database.statements import Statements
+from kb_assets.documents.batch import Batch, Parsed
+from kb_assets.documents.recipe import Recipe
+from kb_assets.settings import SourceSettings
+
+_statements = Statements.beside(__file__)
+
+_DOCUMENT = {"id": "int8", "source_id": "int4", "path": "text", "slot": "int2"}
+_REVISION = {
+    "id": "int8",
+    "document_id": "int8",
+    "content_hash": "bytea",
+    "recipe_id": "int4",
+    "title": "text",
+    "text": "text",
+    "metadata": "jsonb",
+    "tags": "text[]",
+    "media_type": "text",
+    "run_id": "text",
+}
+
+
+def ensure_source(database: Database, source: SourceSettings) -> None:
+    """Register a source, or its changed settings."""
+    settings = source.model_dump(mode="json", exclude={"name", "kind", "uri"})
+    with database.transaction() as connection:
+        connection.execute(
+            _statements("ensure_source"),
+            {
+                "name": source.name,
+                "kind": source.kind,
+                "uri": source.uri,
+                "settings": Jsonb(settings),
+            },
+        )
+
+
+def find_source(database: Database, name: str) -> int | None:
+    """Return the id of a source, or None if no run has registered it yet."""
+    with database.transaction() as connection:
+        row = connection.execute(_statements("source_id"), {"name": name}).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find_recipe(database: Database, recipe: Recipe) -> int | None:
+    """Return the id of a recipe, or None if no run has used it yet."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            _statements("recipe_id"), {"fingerprint": recipe.fingerprint}
+        ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def ensure_recipe(database: Database, recipe: Recipe) -> int:
+    """Return the id of a recipe, stored now if it is new."""
+    known = find_recipe(database, recipe)
+    if known is not None:
+        return known
+    named = {"fingerprint": recipe.fingerprint, "settings": Jsonb(dict(recipe.settings))}
+    with database.transaction() as connection:
+        connection.execute(_statements("ensure_recipe"), named)
+        row = connection.execute(
+            _statements("recipe_id"), {"fingerprint": recipe.fingerprint}
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+class DocumentStore:
+    """Writes batches of one shard's documents, under its lease."""
+
+    def __init__(self, database: Database, lease: Lease, conditions: bytes) -> None:
+        self._database = database
+        self._lease = lease
+        self._conditions = conditions
+
+    def save(self, batch: Batch) -> None:
+        """Write a batch: all of it, or nothing.
+
+        Raises:
+            LeaseLostError: Another run took the shard over.
+        """
+        with self._database.transaction() as connection:
+            self._lease.guard(connection)
+            ids = self._add_documents(connection, batch)
+            self._save_versions(connection, batch, ids)
+            self._replace_pending(connection, batch, ids)
+            self._save_quarantine(connection, batch, ids)
+
+    def record_listing(self, found: int) -> None:
+        """Note how many documents the shard's listing showed."""
+        with self._database.transaction() as connection:
+            self._lease.guard(connection)
+            connection.execute(
+                _statements("record_listing"), {"found": found, "shard_id": self._lease.shard_id}
+            )
+
+    def mark_absent(self, *, vanished: Sequence[int], withheld: Sequence[int]) -> None:
+        """Mark documents as vanished, or as missing when the guard withholds that."""
+        if not vanished and not withheld:
+            return
+        with self._database.transaction() as connection:
+            self._lease.guard(connection)
+            connection.execute(_statements("mark_vanished"), {"ids": list(vanished)})
+            connection.execute(_statements("mark_missing"), {"ids": list(withheld)})
+
+    def _add_documents(self, connection: psycopg.Connection[Any], batch: Batch) -> dict[str, int]:
+        """Return the id of each document by its path; new ones get theirs now."""
+        candidates = batch.candidates
+        ids = {c.entry.path: c.document_id for c in candidates if c.document_id is not None}
+        new = [candidate for candidate in candidates if candidate.document_id is None]
+        if new:
+            reserved = _reserve(connection, "reserve_document_ids", len(new))
+            rows = [
+                (id_, self._lease.source_id, candidate.entry.path, candidate.slot)
+                for id_, candidate in zip(reserved, new, strict=True)
+            ]
+            _copy(connection, "document", _DOCUMENT, rows)
+            ids |= {path: id_ for id_, _, path, _ in rows}
+        return ids
+
+    def _save_versions(
+        self, connection: psycopg.Connection[Any], batch: Batch, ids: dict[str, int]
+    ) -> None:
+        if read := batch.read:
+            connection.execute(
+                _statements("save_versions"),
+                {
+                    "document_ids": [ids[one.candidate.entry.path] for one in read],
+                    "tokens": [one.token for one in read],
+                    "content_hashes": [one.state.content_hash for one in read],
+                    "recipe_ids": [one.state.recipe_id for one in read],
+                },
+            )
+        unread = [ids[one.candidate.entry.path] for one in batch.refused if one.read is None]
+        if unread:
+            connection.execute(_statements("forget_versions"), {"document_ids": unread})
+
+    def _replace_pending(
+        self, connection: psycopg.Connection[Any], batch: Batch, ids: dict[str, int]
+    ) -> None:
+        """Drop what waited, and let what was parsed wait in its place."""
+        parsed = [ids[one.read.candidate.entry.path] for one in batch.parsed]
+        reverted = [ids[one.candidate.entry.path] for one in batch.reverted]
+        refused = [ids[one.candidate.entry.path] for one in batch.refused]
+        changed = [*parsed, *reverted, *refused]
+        if not changed:
+            return
+        _set_pending(connection, changed, [None] * len(changed))
+        connection.execute(_statements("note_unused_texts"), {"document_ids": changed})
+        connection.execute(_statements("delete_superseded"), {"document_ids": changed})
+        connection.execute(
+            _statements("release_from_quarantine"), {"document_ids": [*parsed, *reverted]}
+        )
+        if batch.parsed:
+            _set_pending(connection, parsed, self._add_revisions(connection, batch.parsed, ids))
+
+    def _add_revisions(
+        self, connection: psycopg.Connection[Any], parsed: list[Parsed], ids: dict[str, int]
+    ) -> list[int]:
+        reserved = _reserve(connection, "reserve_revision_ids", len(parsed))
+        rows = (
+            (
+                id_,
+                ids[one.read.candidate.entry.path],
+                one.read.state.content_hash,
+                one.read.state.recipe_id,
+                one.document.title,
+                one.document.text,
+                Jsonb(one.document.metadata),
+                list(one.document.tags),
+                one.document.media_type,
+                self._lease.run_id,
+            )
+            for id_, one in zip(reserved, parsed, strict=True)
+        )
+        _copy(connection, "document_revision", _REVISION, rows)
+        return reserved
+
+    def _save_quarantine(
+        self, connection: psycopg.Connection[Any], batch: Batch, ids: dict[str, int]
+    ) -> None:
+        if not (refused := batch.refused):
+            return
+        connection.execute(
+            _statements("save_quarantine"),
+            {
+                "conditions": self._conditions,
+                "stages": ["parse" if one.read else "read" for one in refused],
+                "document_ids": [ids[one.candidate.entry.path] for one in refused],
+                "content_hashes": [
+                    one.read.state.content_hash if one.read else b"" for one in refused
+                ],
+                "reasons": [one.error.reason for one in refused],
+                "details": [str(one.error) for one in refused],
+            },
+        )
+
+
+def _copy(
+    connection: psycopg.Connection[Any],
+    table: str,
+    columns: dict[str, str],
+    rows: Iterable[tuple[Any, ...]],
+) -> None:
+    copy_rows(connection, (SCHEMA, table), list(columns), list(columns.values()), rows)
+
+
+def _set_pending(
+    connection: psycopg.Connection[Any],
+    document_ids: list[int],
+    revision_ids: Sequence[int | None],
+) -> None:
+    connection.execute(
+        _statements("set_pending"),
+        {"document_ids": document_ids, "revision_ids": list(revision_ids)},
+    )
+
+
+def _reserve(connection: psycopg.Connection[Any], name: str, count: int) -> list[int]:
+    return [id_ for (id_,) in connection.execute(_statements(name), {"count": count})]

@@ -1,0 +1,99 @@
+"""A document's title, from its content: the first level-1 heading, or what comes nearest.
+
+The path never takes part: a document that is moved keeps its title, and its vectors.
+"""
+
+import re
+
+from kb_assets.documents.front_matter import JSON
+from kb_assets.documents.normalise import normalise
+
+MAX_TITLE = 300
+"""Characters a title is cut to: it becomes part of every chunk's input text."""
+
+_LONGEST_HEADING = 4 * MAX_TITLE
+
+_MARKDOWN = re.compile(
+    r"^ {0,3}(?:"
+    r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})"
+    r"|\#(?!\#)[ \t]*(?P<atx>(?<=[ \t])[^\n]*|$)"
+    r"|(?P<underline>=+)[ \t]*$"
+    r"|<!--(?:[^-]++|-(?!->))*+(?:-->|\Z))",
+    re.MULTILINE,
+)
+_NOT_A_PARAGRAPH = re.compile(r" {0,3}(?:[#>]|[-*+][ \t]|\d{1,9}[.)][ \t]|[-*_=]{3,}[ \t]*$| {4}|\t)")
+_RST = re.compile(
+    r"^(?:([-=`:.'\"~^_*+#])\1{2,}[ \t]*\n[ \t]*(?P<between>\S[^\n]*)\n\1{3,}[ \t]*$"
+    r"|(?P<above>[^\s][^\n]*)\n(?P<line>([-=`:.'\"~^_*+#])\5{2,})[ \t]*$)",
+    re.MULTILINE,
+)
+
+_ATTRIBUTES = re.compile(r"[ \t]*\{[ \t]*[#.:][^{}\n]*\}[ \t]*$")
+_CLOSING = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
+_LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()\s]*(?:[ \t]+\"[^\"]*\")?\)|\[[^\[\]]*\])")
+_CODE = re.compile(r"(`+)[ ]?(.+?)[ ]?\1(?!`)")
+_EMPHASIS = re.compile(r"(\*\*\*|\*\*|\*|(?<!\w)(?:___|__|_))(?=\S)(.+?)(?<=\S)\1(?!\w)")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+
+
+def heading_text(markdown: str) -> str:
+    """Return a Markdown heading, given without its leading `#`, as it is read.
+
+    Closing `#`, `{ #anchor }` and the marks of links, code, emphasis and HTML go.
+    """
+    text = _CLOSING.sub("", _ATTRIBUTES.sub("", markdown[:_LONGEST_HEADING]))
+    for pattern, kept in ((_LINK, r"\1"), (_LINK, r"\1"), (_CODE, r"\2"), (_TAG, "")):
+        text = pattern.sub(kept, text)
+    for _ in range(3):
+        text = _EMPHASIS.sub(r"\2", text)
+    return " ".join(_ESCAPE.sub(r"\1", text).split())
+
+
+def markdown_title(text: str) -> str | None:
+    """Return the first level-1 heading outside of code and comments."""
+    fence = ""
+    for found in _MARKDOWN.finditer(text):
+        if found["fence"]:
+            if not fence:
+                fence = found["fence"]
+            elif found["fence"].startswith(fence) and _ends_line(text, found.end()):
+                fence = ""
+        elif fence:
+            continue
+        elif found["atx"] is not None:
+            if title := heading_text(found["atx"]):
+                return title
+        elif found["underline"] and (title := _underlined(text, found.start())):
+            return title
+    return None
+
+
+def rst_title(text: str) -> tuple[str | None, int]:
+    """Return the first section title, and where what is below it starts (0 if there is none).
+
+    A title is a line underlined at least as long as it is, or one between two such lines.
+    """
+    for found in _RST.finditer(text):
+        if found["between"]:
+            return found["between"].strip(), found.end()
+        if len(found["line"]) >= len(found["above"].rstrip()):
+            return found["above"].strip(), found.end()
+    return None, 0
+
+
+def clean_title(value: JSON) -> str | None:
+    """Return a title in one line of at most `MAX_TITLE` characters; None if it says nothing."""
+    if value is None or isinstance(value, bool | list | dict):
+        return None
+    return normalise(" ".join(str(value).split()))[:MAX_TITLE].strip() or None
+
+
+def _underlined(text: str, at: int) -> str | None:
+    above = text[text.rfind("\n", 0, max(at - 1, 0)) + 1 : at]
+    return None if _NOT_A_PARAGRAPH.match(above) else heading_text(above) or None
+
+
+def _ends_line(text: str, at: int) -> bool:
+    end = text.find("\n", at)
+    return not text[at : end if end >= 0 else None].strip(" \t")

@@ -1,0 +1,237 @@
+"""From chunks to vectors: each distinct text is asked for once in each space.
+
+Vectors are stored as they arrive, so that a run that ends early has lost only what was not
+answered yet. Two shards that want the same text agree on one of them by a claim.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kb_assets.database.lease import Lease
+from kb_assets.database.run import Run
+from kb_assets.embeddings.embedder import Embedder
+from kb_assets.embeddings.open import embedder_for, model_of
+from kb_assets.embeddings.request import EmbeddedBatch, RefusedText, Text, embed_all
+from kb_assets.embeddings.space import Space, ensure_space, live_space
+from kb_assets.embeddings.store import Call, VectorStore, WantedText, WantedTexts
+from kb_assets.errors import (
+    CostLimitError,
+    KbError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+)
+from kb_assets.fingerprints import Shard, settings_fingerprint
+from kb_assets.settings import EmbeddingSettings
+
+WINDOW_REQUESTS = 4
+"""How many rounds of requests are planned at once: more pack better, and take more memory."""
+
+MAX_WINDOW_TEXTS = 16_384
+
+_PATIENCE_SECONDS = 0.25
+"""How often to look whether another shard has the vectors it claimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """What came of embedding one shard's texts in one space.
+
+    Attributes:
+        space: The space's name.
+        state: The space's state.
+        texts: Distinct texts that wait in the shard.
+        had: Those among them that had their vectors already.
+        embedded: Texts that got theirs by this run.
+        elsewhere: Texts that another run got meanwhile.
+        quarantined: Texts refused.
+        requests: Requests that were answered.
+        tokens: Tokens the provider counted.
+        cost_usd: What that costs.
+        seconds: How long it took.
+    """
+
+    space: str
+    state: str
+    texts: int
+    had: int
+    embedded: int
+    elsewhere: int
+    quarantined: int
+    requests: int
+    tokens: int
+    cost_usd: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Tally:
+    embedded: int = 0
+    elsewhere: int = 0
+    quarantined: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+
+def embed_chunks(run: Run, shard: Shard) -> tuple[EmbedReport, ...]:
+    """Embed the texts of a shard that have no vectors, in the space that answers and the new one.
+
+    The space that answers needs what waits to be published; a space that is building needs
+    what is published, too.
+
+    Raises:
+        CostLimitError: It would cost more than a run may spend; nothing was asked for.
+        ProviderRefusedError: The provider refuses. What was answered before is stored.
+        ProviderUnavailableError: The provider went on failing. What was answered is stored.
+        ShardBusyError: Another run holds the shard.
+        LeaseLostError: Another run took the shard over.
+    """
+    settings = run.settings.embedding
+    configured = ensure_space(run.database, model_of(settings), settings.precision)
+    live = live_space(run.database)
+    spaces = [configured] if live is None or live.id == configured.id else [live, configured]
+    reports = []
+    failures: list[KbError] = []
+    with run.lease(shard) as lease:
+        for space in spaces:
+            try:
+                reports.append(_fill(run, lease, space))
+            except KbError as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
+    return tuple(reports)
+
+
+def embedding_conditions(settings: EmbeddingSettings) -> bytes:
+    """Return the fingerprint of all that decides, beside text and space, whether a text is refused."""
+    named = settings.model_dump(mode="json", include={"provider", "model", "base_url"})
+    return settings_fingerprint(named)
+
+
+def _fill(run: Run, lease: Lease, space: Space) -> EmbedReport:
+    started = time.monotonic()
+    settings = run.settings.embedding
+    store = VectorStore(run.database, lease, space, embedding_conditions(settings))
+    lifted = store.lift_quarantine()
+    tally = _Tally()
+    spent = 0.0
+    with run.database.connect_outside_pool() as connection:
+        wanted = WantedTexts(connection, lease, space)
+        everything = run.verify or space.state == "building"
+        count, tokens = wanted.find(everything=everything, lifted=lifted)
+        texts = wanted.count_all()
+        if count:
+            embedder = embedder_for(space.model, settings)
+            spent = embedder.usd_per_million_tokens / 1_000_000
+            _refuse_to_overspend(run, store, tokens * spent)
+            filling = _Filling(run, store, embedder, tally)
+            for window in wanted.windows(_window_size(settings)):
+                filling.fill(window)
+            filling.wait_for_others()
+    return EmbedReport(
+        space=space.name,
+        state=space.state,
+        texts=max(texts, count),
+        had=max(texts - count, 0),
+        embedded=tally.embedded,
+        elsewhere=tally.elsewhere,
+        quarantined=tally.quarantined,
+        requests=tally.requests,
+        tokens=tally.tokens,
+        cost_usd=tally.tokens * spent,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _window_size(settings: EmbeddingSettings) -> int:
+    round_ = settings.requests_in_flight * settings.texts_per_request
+    return min(WINDOW_REQUESTS * round_, MAX_WINDOW_TEXTS)
+
+
+def _refuse_to_overspend(run: Run, store: VectorStore, expected_usd: float) -> None:
+    limit = run.settings.limits.max_cost_per_run_usd
+    already = store.spent_usd()
+    if run.confirm_cost or already + expected_usd <= limit:
+        return
+    raise CostLimitError(
+        f"Embedding would cost about {expected_usd:.2f} USD.",
+        why=f"A run may spend {limit:.2f} USD, and this one has spent {already:.2f}.",
+        fix="Run `kb index --confirm-cost`, or raise limits.max_cost_per_run_usd.",
+    )
+
+
+class _Filling:
+    """Fills a space with the wanted texts of one shard."""
+
+    def __init__(self, run: Run, store: VectorStore, embedder: Embedder, tally: _Tally) -> None:
+        self._run = run
+        self._settings = run.settings.embedding
+        self._store = store
+        self._embedder = embedder
+        self._tally = tally
+        self._claimed_elsewhere: list[WantedText] = []
+
+    def fill(self, window: Sequence[WantedText]) -> None:
+        """Embed those texts of a window that nobody else is paying for."""
+        ours = self._store.claim([text.input_hash for text in window])
+        mine = [text for text in window if text.input_hash in ours]
+        self._claimed_elsewhere += [text for text in window if text.input_hash not in ours]
+        if mine:
+            self._embed(mine)
+
+    def wait_for_others(self) -> None:
+        """Wait until the texts that others claimed have vectors; take over from the dead."""
+        said = False
+        while self._claimed_elsewhere:
+            waiting, self._claimed_elsewhere = self._claimed_elsewhere, []
+            done = self._store.answered_elsewhere([text.input_hash for text in waiting])
+            self._tally.elsewhere += len(done)
+            left = [text for text in waiting if text.input_hash not in done]
+            self.fill(left)
+            if self._claimed_elsewhere:
+                if not said:
+                    self._run.say(f"Waiting for {len(left)} texts that another shard embeds.")
+                    said = True
+                time.sleep(_PATIENCE_SECONDS)
+
+    def _embed(self, texts: Sequence[WantedText]) -> None:
+        unanswered = {text.input_hash for text in texts}
+        outcomes = embed_all(
+            self._embedder,
+            [Text(text.text, text.tokens) for text in texts],
+            in_flight=self._settings.requests_in_flight,
+            max_texts=self._settings.texts_per_request,
+            max_tokens=self._settings.tokens_per_request,
+        )
+        try:
+            for outcome in outcomes:
+                if isinstance(outcome, EmbeddedBatch):
+                    unanswered -= self._keep(texts, outcome)
+                else:
+                    unanswered -= self._refuse(texts, outcome)
+        except (ProviderRefusedError, ProviderUnavailableError):
+            self._store.record(Call(0, 0, 0.0, 0.0, "failed"))
+            raise
+        finally:
+            if unanswered:
+                self._store.release(sorted(unanswered))
+
+    def _keep(self, texts: Sequence[WantedText], batch: EmbeddedBatch) -> set[bytes]:
+        hashes = [texts[index].input_hash for index in batch.indices]
+        cost = batch.tokens * self._embedder.usd_per_million_tokens / 1_000_000
+        self._store.add(
+            hashes,
+            batch.vectors,
+            Call(len(hashes), batch.tokens, cost, batch.seconds, "answered"),
+        )
+        self._tally.embedded += len(hashes)
+        self._tally.requests += 1
+        self._tally.tokens += batch.tokens
+        return set(hashes)
+
+    def _refuse(self, texts: Sequence[WantedText], refused: RefusedText) -> set[bytes]:
+        hash_ = texts[refused.index].input_hash
+        self._store.refuse([(hash_, refused.error)])
+        self._tally.quarantined += 1
+        return {hash_}

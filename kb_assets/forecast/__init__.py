@@ -1,0 +1,1 @@
+"""Forecast: what a run would do, and what it would cost."""

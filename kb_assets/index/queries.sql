@@ -1,0 +1,237 @@
+-- name: lock_publishing(lock_class)
+-- One publisher at a time. What it protects must be looked at in a later statement, whose
+-- snapshot is taken after the lock was.
+select pg_advisory_xact_lock(:lock_class, 0);
+
+-- name: find_publishable(source_id, slot_low, slot_high)
+-- Documents of the shard with something to publish: a revision that is split, or their end.
+select d.id
+from kb.document d
+left join kb.document_revision r on r.id = d.pending_revision_id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+    and (d.vanished_at is not null or d.pending_revision_id is not null)
+    and (d.vanished_at is not null or r.state = 'chunked')
+order by d.id;
+
+-- name: flip(document_ids, space_id)
+-- Make revisions live of which every text has its vector, or was refused one.
+with ready as (
+    select d.id, d.live_revision_id as old_id, d.pending_revision_id as new_id
+    from kb.document d
+    join kb.document_revision r on r.id = d.pending_revision_id
+    where d.id = any(:document_ids) and d.vanished_at is null and r.state = 'chunked'
+        and not exists (
+            select
+            from kb.chunk c
+            where c.revision_id = r.id
+                and not exists (select from {embeddings} e where e.input_hash = c.input_hash)
+                and not exists (
+                    select from kb.quarantine q
+                    where q.space_id = :space_id and q.content_hash = c.input_hash
+                )
+        )
+)
+update kb.document d
+set live_revision_id = ready.new_id, pending_revision_id = null
+from ready
+where d.id = ready.id
+returning d.id, ready.old_id;
+
+-- name: find_vanished(document_ids)
+select d.id, array_remove(array_agg(r.id), null)
+from kb.document d
+left join kb.document_revision r on r.document_id = d.id
+where d.id = any(:document_ids) and d.vanished_at is not null
+group by d.id;
+
+-- name: note_unused_texts(revision_ids)
+-- Texts that only these revisions have are left over from here on.
+insert into kb.embedding_unused (input_hash)
+select distinct c.input_hash
+from kb.chunk c
+where c.revision_id = any(:revision_ids)
+    and not exists (
+        select from kb.chunk other
+        where other.input_hash = c.input_hash and other.revision_id <> all(:revision_ids)
+    )
+on conflict (input_hash) do nothing;
+
+-- name: delete_revisions(revision_ids)
+delete from kb.document_revision where id = any(:revision_ids);
+
+-- name: delete_documents(document_ids)
+delete from kb.document where id = any(:document_ids);
+
+-- name: collect_unused(grace_seconds, limit)
+-- Forget texts that were left over for long enough, and say which of them no chunk has now.
+with due as (
+    delete from kb.embedding_unused
+    where input_hash in (
+        select input_hash from kb.embedding_unused
+        where since < now() - make_interval(secs => :grace_seconds)
+        order by since
+        limit :limit
+    )
+    returning input_hash
+)
+select due.input_hash, exists (select from kb.chunk c where c.input_hash = due.input_hash) as used
+from due;
+
+-- name: delete_vectors(hashes)
+delete from {embeddings} where input_hash = any(:hashes);
+
+-- name: count_vectors()
+select count(*) from {embeddings};
+
+-- name: find_vector_indexes(table)
+-- Every index on a space's vectors, with what makes it fit for use.
+select c.relname, i.indisvalid and i.indisready and i.indislive, o.opcname
+from pg_index i
+join pg_class c on c.oid = i.indexrelid
+join pg_am a on a.oid = c.relam and a.amname = 'hnsw'
+join pg_opclass o on o.oid = i.indclass[0]
+where i.indrelid = to_regclass(:table);
+
+-- name: build_vector_index()
+create index concurrently {index} on {embeddings} using hnsw (vector {operator_class});
+
+-- name: drop_vector_index()
+drop index concurrently if exists {index};
+
+-- name: rename_vector_index()
+alter index {index} rename to {name};
+
+-- name: analyze_vectors()
+analyze {embeddings};
+
+-- name: index_bytes(index)
+select pg_relation_size(to_regclass(:index));
+
+-- name: promote_space(space_id)
+update kb.embedding_space
+set state = 'live', promoted_at = now()
+where id = :space_id;
+
+-- name: retire_live_space(space_id)
+update kb.embedding_space set state = 'retired' where state = 'live' and id <> :space_id;
+
+-- name: count_texts_without_vectors(space_id)
+-- Distinct texts readers see now that a space could not answer with.
+select count(distinct c.input_hash)
+from kb.document d
+join kb.chunk c on c.revision_id = d.live_revision_id
+where not exists (select from {embeddings} e where e.input_hash = c.input_hash)
+    and not exists (
+        select from kb.quarantine q
+        where q.space_id = :space_id and q.content_hash = c.input_hash
+    );
+
+-- name: delete_space(space_id)
+delete from kb.embedding_space where id = :space_id and state <> 'live';
+
+-- name: drop_vectors()
+drop table if exists {embeddings};
+
+-- name: account(source_id, slot_low, slot_high)
+-- Every document of a source's slots in exactly one place. A document in quarantine counts there
+-- even while an older revision of it answers.
+with placed as (
+    select d.id,
+        case
+            when d.vanished_at is not null then 'vanishing'
+            when q.document_id is not null then 'quarantined'
+            when d.pending_revision_id is not null or d.missing_since is not null
+                or d.live_revision_id is null then 'pending'
+            else 'live'
+        end as place,
+        d.missing_since is not null as missing,
+        d.live_revision_id
+    from kb.document d
+    left join kb.quarantine q on q.document_id = d.id
+    where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+),
+partial as (
+    select distinct p.id
+    from kb.quarantine q
+    join kb.embedding_space s on s.id = q.space_id and s.state = 'live'
+    join kb.chunk c on c.input_hash = q.content_hash
+    join placed p on p.live_revision_id = c.revision_id
+    where q.stage = 'embed' and p.place = 'live'
+)
+select count(*) filter (where place <> 'vanishing'),
+    count(*) filter (where place = 'live'),
+    (select count(*) from partial),
+    count(*) filter (where place = 'quarantined'),
+    count(*) filter (where place = 'pending'),
+    count(*) filter (where missing),
+    count(*) filter (where place = 'vanishing')
+from placed;
+
+-- name: listed(source_id, slot_low, slot_high)
+-- What the last listings of these slots showed; null before the first.
+select sum(found_documents)::bigint, min(listed_at)
+from kb.shard
+where source_id = :source_id and slot_low >= :slot_low and slot_high <= :slot_high
+    and listed_at is not null;
+
+-- name: source_id(name)
+select id from kb.source where name = :name;
+
+-- name: count_chunks(source_id, slot_low, slot_high)
+select count(*), count(distinct c.input_hash), coalesce(sum(c.token_count), 0)::bigint
+from kb.document d
+join kb.chunk c on c.revision_id = d.live_revision_id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high;
+
+-- name: list_quarantine(source_id, slot_low, slot_high, limit)
+select s.name, d.path, q.stage, q.reason, q.detail, q.attempts, q.first_seen, q.last_seen
+from kb.quarantine q
+join kb.document d on d.id = q.document_id
+join kb.source s on s.id = d.source_id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+order by d.path
+limit :limit;
+
+-- name: story(path, source)
+select s.name, d.path, d.created_at, d.missing_since, d.vanished_at,
+    v.token is not null, v.content_hash,
+    live.id, live.created_at, live.title, live.media_type, octet_length(live.text), live.run_id,
+    pending.id, pending.created_at, pending.state,
+    q.stage, q.reason, q.detail, q.attempts, q.first_seen
+from kb.document d
+join kb.source s on s.id = d.source_id
+left join kb.document_version v on v.document_id = d.id
+left join kb.document_revision live on live.id = d.live_revision_id
+left join kb.document_revision pending on pending.id = d.pending_revision_id
+left join kb.quarantine q on q.document_id = d.id
+where d.path = :path and (:source ::text is null or s.name = :source)
+order by s.name;
+
+-- name: similar_paths(part)
+select s.name, d.path
+from kb.document d
+join kb.source s on s.id = d.source_id
+where strpos(lower(d.path), lower(:part)) > 0
+order by length(d.path)
+limit 5;
+
+-- name: story_of_texts(space_id, revision_id)
+-- How many texts a revision has, and how many of them the live space can answer with.
+select count(*), coalesce(sum(c.token_count), 0)::bigint,
+    count(*) filter (where exists (
+        select from {embeddings} e where e.input_hash = c.input_hash
+    )),
+    count(*) filter (where exists (
+        select from kb.quarantine q
+        where q.space_id = :space_id and q.content_hash = c.input_hash
+    ))
+from kb.chunk c
+where c.revision_id = :revision_id;
+
+-- name: refused_texts(space_id, revision_id)
+select c.ordinal, q.reason, q.detail
+from kb.chunk c
+join kb.quarantine q on q.space_id = :space_id and q.content_hash = c.input_hash
+where c.revision_id = :revision_id
+order by c.ordinal
+limit 10;

@@ -1,0 +1,304 @@
+"""A knowledge base as a library: everything the `kb` command and Dagster's assets do."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kb_assets.chunks.plan import recipe_of
+from kb_assets.chunks.stage import ChunkReport, chunk_documents
+from kb_assets.database.connect import Database, DatabaseUrls, resolve_urls
+from kb_assets.database.migrate import require_current_schema, upgrade
+from kb_assets.database.run import Run
+from kb_assets.documents.stage import ReadReport, read_documents
+from kb_assets.embeddings.embedder import Embedder
+from kb_assets.embeddings.open import embedder_for
+from kb_assets.embeddings.space import Space, live_space
+from kb_assets.embeddings.stage import EmbedReport, embed_chunks
+from kb_assets.errors import SpaceError
+from kb_assets.fingerprints import Shard
+from kb_assets.forecast.forecast import Forecast, forecast
+from kb_assets.index.account import Account, Contents, account_for, contents_of
+from kb_assets.index.collect import collect_unused_vectors
+from kb_assets.index.publish import PublishReport, publish_documents
+from kb_assets.index.space import SpaceReport, describe_spaces, drop_space, promote_space
+from kb_assets.index.story import Story, stories_of
+from kb_assets.index.vectors import VectorIndexReport, maintain_vector_indexes
+from kb_assets.retrieval.query import Filters, Query
+from kb_assets.retrieval.search import Hit, search
+from kb_assets.settings import Settings
+
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What one run did to one shard, stage by stage."""
+
+    shard: Shard
+    read: ReadReport
+    chunked: ChunkReport
+    embedded: tuple[EmbedReport, ...]
+    published: PublishReport
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What one run did.
+
+    Attributes:
+        shards: Each shard, in order.
+        vectors: The index of each space that is not retired.
+        collected: Texts whose vectors were deleted, because nothing had used them for long.
+    """
+
+    shards: tuple[ShardReport, ...]
+    vectors: tuple[VectorIndexReport, ...]
+    collected: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """Where a shard's documents are, and what readers can find in it."""
+
+    shard: str
+    account: Account
+    contents: Contents
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of a knowledge base."""
+
+    shards: tuple[ShardStatus, ...]
+    spaces: tuple[SpaceReport, ...]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every document is accounted for and nothing waits."""
+        return all(shard.account.is_settled for shard in self.shards)
+
+
+class KnowledgeBase:
+    """A knowledge base: its settings, its database, and what can be done with them.
+
+    Safe to use from several threads. Connections are opened when they are needed; close it,
+    or use it as a context manager.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember the settings; nothing is connected or started yet."""
+        self.settings = settings
+        self._embedders: dict[int, Embedder] = {}
+
+    @classmethod
+    def open(cls, config: Path | None = None, **overrides: Any) -> "KnowledgeBase":  # noqa: ANN401
+        """Return the knowledge base that a `kb.toml` describes.
+
+        Args:
+            config: The file; by default `$KB_CONFIG`, or `kb.toml` in the current folder.
+            overrides: Top-level settings that win over file and environment.
+
+        Raises:
+            SettingsError: The settings cannot be used.
+        """
+        return cls(Settings.load(config, **overrides))
+
+    @cached_property
+    def urls(self) -> DatabaseUrls:
+        """Where each role connects; starts the embedded server if no other one is set."""
+        return resolve_urls(self.settings)
+
+    @cached_property
+    def database(self) -> Database:
+        """Where runs write.
+
+        Raises:
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        return _checked(Database(self.urls.writer))
+
+    @cached_property
+    def reader(self) -> Database:
+        """Where searches read.
+
+        Raises:
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        return _checked(Database(self.urls.reader, application_name="kb_assets search"))
+
+    def __enter__(self) -> "KnowledgeBase":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; they are opened again when needed."""
+        for name in ("database", "reader"):
+            opened = self.__dict__.pop(name, None)
+            if opened is not None:
+                opened.close()
+
+    def upgrade(self) -> None:
+        """Bring the database's schema up to this code."""
+        upgrade(self.urls.migrator)
+
+    def run(
+        self,
+        *,
+        run_id: str = "",
+        say: Callable[[str], None] = lambda _: None,
+        confirm_deletes: bool = False,
+        confirm_cost: bool = False,
+        verify: bool = False,
+    ) -> Run:
+        """Return what the stages of one run share.
+
+        Args:
+            run_id: Who is at work; made up if it is not given.
+            say: Told, in a sentence, what takes long or waits.
+            confirm_deletes: Overrule the mass-delete guard.
+            confirm_cost: Overrule the cost limit.
+            verify: Trust no version token: read and compare everything.
+        """
+        return Run(
+            database=self.database,
+            settings=self.settings,
+            run_id=run_id or f"library-{uuid.uuid4()}",
+            say=say,
+            confirm_deletes=confirm_deletes,
+            confirm_cost=confirm_cost,
+            verify=verify,
+        )
+
+    def index(self, shards: tuple[Shard, ...] = (), *, run: Run | None = None) -> IndexReport:
+        """Bring shards up to date, all of them by default, and look after the vector indexes.
+
+        Raises:
+            KbError: A stage failed; what was done before it is kept, and the next run goes on.
+        """
+        run = run or self.run()
+        reports = tuple(index_shard(run, shard) for shard in shards or self.settings.shards)
+        collected = collect_unused_vectors(
+            run.database, self.settings.limits.unused_vector_days * SECONDS_PER_DAY
+        )
+        vectors = maintain_vector_indexes(run.database, collected=collected)
+        return IndexReport(reports, vectors, collected)
+
+    def plan(self, shards: tuple[Shard, ...] = (), *, run: Run | None = None) -> Forecast:
+        """Say what a run would read, split and embed, and what it would cost."""
+        return forecast(run or self.run(), shards or self.settings.shards)
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 10,
+        sources: tuple[str, ...] = (),
+        path_prefix: str = "",
+        tags: tuple[str, ...] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> tuple[Hit, ...]:
+        """Return the live chunks nearest to a question, best first.
+
+        Args:
+            text: The question.
+            limit: The most hits wanted, 1 to 1000; fewer come back only if there are no more.
+            sources: Only documents of one of these sources.
+            path_prefix: Only documents whose path starts with this.
+            tags: Only documents with all of these tags.
+            metadata: Only documents with all of these values.
+
+        Raises:
+            SettingsError: It cannot be searched for, or a source does not exist.
+            SpaceError: Nothing was indexed yet.
+            ProviderUnavailableError: The question could not be embedded.
+        """
+        for source in sources:
+            self.settings.source(source)
+        query = Query(text, limit, Filters(sources, path_prefix, tags, metadata or {}))
+        space = self._live_space()
+        return search(self.reader, space, self._embedder(space), query)
+
+    def status(self) -> Status:
+        """Return where all documents are, and how far the spaces are."""
+        return Status(
+            shards=tuple(
+                ShardStatus(
+                    shard.key, account_for(self.reader, shard), contents_of(self.reader, shard)
+                )
+                for shard in self.settings.shards
+            ),
+            spaces=describe_spaces(self.reader),
+        )
+
+    def why(self, path: str, source: str | None = None) -> tuple[Story, ...]:
+        """Return the story of the documents with that path.
+
+        Raises:
+            NotFoundError: No document has it.
+        """
+        return stories_of(self.reader, path, source)
+
+    def spaces(self) -> tuple[SpaceReport, ...]:
+        """Return every embedding space, oldest first, and how far it is."""
+        return describe_spaces(self.reader)
+
+    def promote_space(self, name: str, *, force: bool = False) -> Space:
+        """Let a space answer from now on.
+
+        Raises:
+            NotFoundError: There is no such space.
+            SpaceError: It is not complete, or has no usable index.
+        """
+        return promote_space(self.database, name, force=force)
+
+    def drop_space(self, name: str) -> Space:
+        """Delete a space that does not answer, with its vectors.
+
+        Raises:
+            NotFoundError: There is no such space.
+            SpaceError: It is the one that answers.
+        """
+        return drop_space(self.database, name)
+
+    def _live_space(self) -> Space:
+        space = live_space(self.reader)
+        if space is None:
+            raise SpaceError(
+                "There is nothing to search yet.",
+                why="No run has embedded anything.",
+                fix="Run `kb index`.",
+            )
+        return space
+
+    def _embedder(self, space: Space) -> Embedder:
+        if space.id not in self._embedders:
+            self._embedders[space.id] = embedder_for(space.model, self.settings.embedding)
+        return self._embedders[space.id]
+
+
+def index_shard(run: Run, shard: Shard) -> ShardReport:
+    """Bring one shard up to date: read, split, embed, publish."""
+    return ShardReport(
+        shard=shard,
+        read=read_documents(run, shard, recipe_of(run.settings.splitting)),
+        chunked=chunk_documents(run, shard),
+        embedded=embed_chunks(run, shard),
+        published=publish_documents(run, shard),
+    )
+
+
+def _checked(database: Database) -> Database:
+    with database.transaction() as connection:
+        require_current_schema(connection)
+    return database
