@@ -1,1 +1,58 @@
-"""A Dagster data platform for knowledge bases on PostgreSQL and pgvector."""
+"""A Dagster data platform for knowledge bases on PostgreSQL and pgvector.
+
+    from kb_assets import KnowledgeBase
+
+    with KnowledgeBase.open() as kb:
+        kb.index()
+        for hit in kb.search("How do I roll a deployment back?"):
+            print(hit.score, hit.path, " > ".join(hit.heading_path))
+
+What is named here is the public surface; everything else may change. Nothing is imported
+before it is used, so that `kb --help` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kb_assets.embeddings.embedder import Answer, Embedder, Model
+    from kb_assets.errors import KbError, PermanentError, TransientError
+    from kb_assets.knowledge_base import KnowledgeBase
+    from kb_assets.retrieval.search import Hit
+    from kb_assets.settings import Settings
+
+__all__ = [
+    "Answer",
+    "Embedder",
+    "Hit",
+    "KbError",
+    "KnowledgeBase",
+    "Model",
+    "PermanentError",
+    "Settings",
+    "TransientError",
+]
+
+_HOMES = {
+    "Answer": "kb_assets.embeddings.embedder",
+    "Embedder": "kb_assets.embeddings.embedder",
+    "Hit": "kb_assets.retrieval.search",
+    "KbError": "kb_assets.errors",
+    "KnowledgeBase": "kb_assets.knowledge_base",
+    "Model": "kb_assets.embeddings.embedder",
+    "PermanentError": "kb_assets.errors",
+    "Settings": "kb_assets.settings",
+    "TransientError": "kb_assets.errors",
+}
+
+try:
+    __version__ = version("kb-assets")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -4,34 +4,27 @@ Parsers written in C read what strangers wrote. One that hangs, eats memory or c
 cost one document and not the run. This is protection from accidents, and no sandbox: the
 worker has the rights of its parent, though not its environment, where secrets are.
 
-Parent and worker exchange pickles, each after its length, over two pipes. The worker is a
-fresh interpreter and no fork, so that it does not matter how many threads the parent has or
-what its `__main__` is. Two threads of the parent keep both pipes moving, so neither side can
-wait for the other for ever.
-
-The worker caps itself. Before each item it sets a timer whose signal nobody handles: the
-kernel ends the process on time, wherever it hangs. It ends by itself when its parent is
-gone, since its pipe is then at its end.
+Parent and worker (`isolated.py`) exchange pickles, each after its length, over two pipes.
+The worker is a fresh interpreter and no fork, so that it does not matter how many threads
+the parent has or what its `__main__` is. Two threads of the parent keep both pipes moving,
+so that neither side can wait for the other for ever.
 """
 
 import contextlib
-import importlib
-import io
-import logging
 import os
 import pickle
 import queue
-import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Generic, TypeVar
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Generic, TypeVar, cast
 
 from kb_assets.errors import DocumentError, PermanentError
+from kb_assets.isolated import OUT_OF_MEMORY, read_frame, write_frame
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,21 +32,11 @@ R = TypeVar("R")
 MAX_ITEMS_IN_FLIGHT = 256
 MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 
-_LENGTH_BYTES = 8
-_OUT_OF_MEMORY = 71
 _START_SECONDS = 120.0
-_KEPT_ENVIRONMENT = frozenset(
-    (
-        *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV"),
-        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"),
-    )
+_KEPT_ENVIRONMENT = (
+    *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV"),
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked(Generic[T]):
-    item: T
-    frame: bytes
 
 
 class IsolatedWorker(Generic[T, R]):
@@ -66,8 +49,8 @@ class IsolatedWorker(Generic[T, R]):
         """Say what is to be called, and within which bounds.
 
         Args:
-            function: `package.module:name`; takes one item, and both it and what it returns
-                can be pickled.
+            function: `package.module:name`; it takes one item, and both that and what it
+                returns can be pickled.
             seconds: The longest one item may take.
             memory_bytes: The most address space it may take beyond that of the idle worker.
         """
@@ -75,13 +58,14 @@ class IsolatedWorker(Generic[T, R]):
         self._seconds = seconds
         self._memory_bytes = memory_bytes
         self._process: _Process | None = None
-        self._mapping = False
+        self._asked: deque[tuple[T, bytes]] = deque()
+        self._bytes_asked = 0
 
     def __enter__(self) -> "IsolatedWorker[T, R]":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stop()
+        self._end()
 
     def map(self, items: Iterable[T]) -> Iterator[tuple[T, R | DocumentError]]:
         """Yield each item with its result, in order, while later ones are being worked on.
@@ -89,39 +73,199 @@ class IsolatedWorker(Generic[T, R]):
         Items are taken from the iterable as there is room: at most 256 or 16 MB are in
         flight. An item the function fails on, or does not survive, comes with an error
         whose reason is the function's own, or `parser_failed`, `too_slow`,
-        `too_much_memory` or `parser_died`.
+        `too_much_memory` or `parser_died`. Leaving the loop early ends the process.
 
         Raises:
             PermanentError: The worker cannot be started, or the function not be imported.
         """
-        if self._mapping:
+        if self._asked:
             raise RuntimeError("An IsolatedWorker maps one iterable at a time.")
-        self._mapping = True
-        asked: deque[_Asked[T]] = deque()
+        coming = iter(items)
         try:
-            coming = iter(items)
-            while self._ask(coming, asked) or asked:
-                result = self._answer([one.frame for one in asked])
-                yield asked.popleft().item, result
+            self._ask(coming)
+            while self._asked:
+                result = self._answer()
+                item, frame = self._asked.popleft()
+                self._bytes_asked -= len(frame)
+                self._ask(coming)
+                yield item, result
         finally:
-            self._mapping = False
-            if asked:
-                self._stop()
+            if self._asked:
+                self._asked.clear()
+                self._bytes_asked = 0
+                self._end()
 
-    def _ask(self, coming: Iterator[T], asked: "deque[_Asked[T]]") -> bool:
-        """Send items while there is room; say whether any was sent."""
-        sent = False
-        size = sum(len(one.frame) for one in asked)
-        while len(asked) < MAX_ITEMS_IN_FLIGHT and (size < MAX_BYTES_IN_FLIGHT or not asked):
+    def _ask(self, coming: Iterator[T]) -> None:
+        """Send items while there is room; for one there always is."""
+        while not self._asked or (
+            len(self._asked) < MAX_ITEMS_IN_FLIGHT and self._bytes_asked < MAX_BYTES_IN_FLIGHT
+        ):
             try:
                 item = next(coming)
             except StopIteration:
-                break
-            one = _Asked(item, pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
-            if self._process is None and not asked:
-                self._start()
-            asked.append(one)
-            size += len(one.frame)
-            self._process.send(one.frame)
-            sent = True
-        return sent
+                return
+            frame = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+            self._asked.append((item, frame))
+            self._bytes_asked += len(frame)
+            if self._process is not None:
+                self._process.send(frame)
+
+    def _answer(self) -> R | DocumentError:
+        """Return the result of the first item, or why its process ended."""
+        if self._process is None:
+            self._process = self._start()
+            for _, frame in self._asked:
+                self._process.send(frame)
+        try:
+            reply = self._process.receive(2 * self._seconds + 60)
+        except TimeoutError:
+            # Its own timer should have ended it: the process, or the machine, was stopped.
+            self._end()
+            return self._cause_of_death(-signal.SIGALRM)
+        if reply is None:
+            return self._cause_of_death(self._end())
+        return cast("R | DocumentError", pickle.loads(reply))
+
+    def _start(self) -> "_Process":
+        arguments = [self._function, str(self._seconds), str(self._memory_bytes)]
+        process = _Process([sys.executable, "-P", "-m", "kb_assets.isolated", *arguments])
+        try:
+            problem = process.receive(_START_SECONDS)
+        except TimeoutError:
+            problem = b"It did not come up in time."
+        if problem == b"":
+            return process
+        status = process.end()
+        raise PermanentError(
+            f"The worker process for {self._function} cannot be started.",
+            why=problem.decode() if problem else f"It ended with status {status}.",
+            fix="Mend the import; if memory is short, raise limits.parse_memory_bytes.",
+        )
+
+    def _end(self) -> int:
+        process, self._process = self._process, None
+        return 0 if process is None else process.end()
+
+    def _cause_of_death(self, status: int) -> DocumentError:
+        if status == -signal.SIGALRM:
+            return DocumentError(
+                "too_slow",
+                f"It took more than {self._seconds:g} seconds.",
+                why="It is very large, or made to keep a parser busy.",
+                fix="Split it, or raise limits.parse_seconds.",
+            )
+        if status == OUT_OF_MEMORY:
+            return DocumentError(
+                "too_much_memory",
+                f"It needs more than {self._memory_bytes // 2**20} MB of memory.",
+                why="It is very large, or grows when it is unpacked.",
+                fix="Split it, or raise limits.parse_memory_bytes.",
+            )
+        return DocumentError(
+            "parser_died",
+            "The process that read it ended.",
+            why=f"By {_signal_name(status)}: a broken file, or no memory left on the machine.",
+            fix="Save the document again in another program.",
+        )
+
+
+class _Process:
+    """A worker process, and the two threads that move frames to and from it."""
+
+    def __init__(self, command: list[str]) -> None:
+        kept = {key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ}
+        path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**kept, "PYTHONPATH": path},
+        )
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._inbox = _Inbox()
+        self._threads = [
+            threading.Thread(target=move, name=f"kb-isolation-{move.__name__}", daemon=True)
+            for move in (self._write, self._read)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, frame: bytes) -> None:
+        self._outbox.put(frame)
+
+    def receive(self, seconds: float) -> bytes | None:
+        """Return the next frame; None if the process has ended."""
+        return self._inbox.get(seconds)
+
+    def end(self) -> int:
+        """See the process off, and return its exit status; below 0 the signal that ended it."""
+        ended_by_itself = self._inbox.at_end
+        if ended_by_itself:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+        self._process.kill()
+        status = self._process.wait()
+        self._outbox.put(None)
+        self._inbox.close()
+        for thread in self._threads:
+            thread.join()
+        return status
+
+    def _write(self) -> None:
+        pipe = cast("IO[bytes]", self._process.stdin)
+        with contextlib.suppress(OSError), pipe:
+            while (frame := self._outbox.get()) is not None:
+                write_frame(pipe, frame)
+
+    def _read(self) -> None:
+        pipe = cast("IO[bytes]", self._process.stdout)
+        with contextlib.suppress(OSError), pipe:
+            while (frame := read_frame(pipe)) is not None:
+                self._inbox.put(frame)
+        self._inbox.finish()
+
+
+class _Inbox:
+    """Frames that were received and not yet asked for, bounded by their bytes."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._closed = False
+        self.at_end = False
+
+    def put(self, frame: bytes) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < MAX_BYTES_IN_FLIGHT or self._closed)
+            self._frames.append(frame)
+            self._bytes += len(frame)
+            self._changed.notify_all()
+
+    def get(self, seconds: float) -> bytes | None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._frames or self.at_end, seconds):
+                raise TimeoutError
+            if not self._frames:
+                return None
+            frame = self._frames.popleft()
+            self._bytes -= len(frame)
+            self._changed.notify_all()
+            return frame
+
+    def finish(self) -> None:
+        with self._changed:
+            self.at_end = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _signal_name(status: int) -> str:
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"exit status {status}"

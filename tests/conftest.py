@@ -8,10 +8,12 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -23,6 +25,9 @@ from kb_assets.database.cluster import ADMINISTRATOR, Cluster, ServerAddress
 from kb_assets.database.connect import Database, DatabaseUrls
 from kb_assets.database.embedded import Major, leave_embedded, start_embedded
 from kb_assets.database.provision import create_extension
+from kb_assets.documents.files import LocalFolder
+from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.settings import Settings
 
 # What a crash of the machine would destroy is thrown away anyway.
 UNSAFE_AND_FAST = {
@@ -137,3 +142,46 @@ def database(database_urls: DatabaseUrls) -> Iterator[Database]:
     """The test's own database, as the writer."""
     with Database(database_urls.writer) as database:
         yield database
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder of documents."""
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    return documents
+
+
+@pytest.fixture
+def make_settings(
+    tmp_path: Path, folder: Path, database_urls: DatabaseUrls
+) -> Callable[..., Settings]:
+    """Settings of a knowledge base over `folder`, in the test's own database."""
+    config = tmp_path / "kb.toml"
+    config.write_text(f'[[sources]]\nname = "notes"\nuri = "{folder}"\n')
+
+    def make(**overrides: object) -> Settings:
+        return Settings.load(
+            config,
+            database_url=database_urls.writer,
+            read_database_url=database_urls.reader,
+            migration_database_url=database_urls.migrator,
+            **overrides,
+        )
+
+    return make
+
+
+@pytest.fixture
+def knowledge_base(make_settings: Callable[..., Settings]) -> Iterator[KnowledgeBase]:
+    """A knowledge base over `folder`, with the hash embedder."""
+    with KnowledgeBase(make_settings()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files look old enough for their version tokens to be trusted."""
+    hour_ns = 3600 * 10**9
+    late = partial(LocalFolder, clock=lambda: time.time_ns() + hour_ns)
+    monkeypatch.setattr("kb_assets.documents.open.LocalFolder", late)

@@ -63,9 +63,7 @@ class Statements:
         """Every statement's name."""
         return frozenset(self._statements)
 
-    def __call__(
-        self, name: str, /, **identifiers: str | tuple[str, ...] | Composable
-    ) -> Composed:
+    def __call__(self, name: str, /, **identifiers: str | tuple[str, ...] | Composable) -> Composed:
         """Return a statement with its identifiers in place.
 
         Args:

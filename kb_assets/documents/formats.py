@@ -25,7 +25,7 @@ def read_html(source: str) -> tuple[str, str | None]:
         DocumentError: `too_deep`: elements are nested too deep to be walked.
     """
     import trafilatura
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     parser = etree.HTMLParser(
         encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True

@@ -18,7 +18,7 @@ from kb_assets.documents.normalise import decode, normalise
 from kb_assets.documents.sidecar import MAX_METADATA_BYTES, SUFFIX
 from kb_assets.errors import DocumentError
 
-JSON: TypeAlias = "str | int | float | bool | None | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
 _FENCED = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _FIELDS = re.compile(r"\s*((?:^:[^:\n]+:[ \t]+\S[^\n]*(?:\n|\Z))+)", re.MULTILINE)
@@ -135,7 +135,7 @@ def _json(value: Any) -> JSON:  # noqa: ANN401
         case Mapping():
             return {_key(key): _json(item) for key, item in value.items()}
         case set():
-            return sorted(_key(item) for item in value)
+            return [*sorted(_key(item) for item in value)]
         case list() | tuple():
             return [_json(item) for item in value]
     return normalise(str(value))

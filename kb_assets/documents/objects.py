@@ -33,7 +33,17 @@ _CLIENT_OPTIONS = frozenset(
         *("proxy_url", "proxy_ca_certificate", "proxy_excludes", "root_certificate"),
     )
 )
-_SECRETS = ("access_key", "secret", "token", "account_key", "password", "sas", "service_account")
+_SECRETS = (
+    "access_key",
+    "customer_key",
+    "encryption_key",
+    "secret",
+    "token",
+    "account_key",
+    "password",
+    "sas_key",
+    "service_account",
+)
 
 _CREDENTIALS_REFUSED = (
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"),
@@ -159,10 +169,11 @@ def _connect(uri: str, options: Mapping[str, str]) -> Any:  # noqa: ANN401
                 why="kb.toml holds no secrets.",
                 fix="Set it in the environment, as the store's own tools have it.",
             )
+    connect: Any = store.from_url
     client = {key: value for key, value in options.items() if key in _CLIENT_OPTIONS}
-    config: Any = {key: value for key, value in options.items() if key not in client}
+    config: dict[str, Any] = {key: value for key, value in options.items() if key not in client}
     try:
-        return store.from_url(
+        return connect(
             uri, config=config, client_options={**_TIMEOUTS, **client}, retry_config=_RETRIES
         )
     except (exceptions.BaseError, ValueError, TypeError) as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from kb_assets.documents.batch import Batch, Parsed, Read, Refused
-from kb_assets.documents.parse import ParsedDocument, ParseJob, parse_job
+from kb_assets.documents.parse import ParsedDocument, parse_job
 from kb_assets.documents.plan import Candidate, Decision, State, batches, decide
 from kb_assets.documents.source import Content, DocumentSource
 from kb_assets.errors import DocumentError
@@ -119,8 +119,8 @@ class Reader:
             yield read, parsed
 
 
-def _job(read: Read, content: Content) -> ParseJob:
-    return ParseJob(read.candidate.entry.path, content.content, content.sidecar)
+def _job(read: Read, content: Content) -> tuple[str, bytes, bytes | None]:
+    return read.candidate.entry.path, content.content, content.sidecar
 
 
 def _parse_here(read: Read, content: Content) -> ParsedDocument | DocumentError:

@@ -21,7 +21,9 @@ _MARKDOWN = re.compile(
     r"|<!--(?:[^-]++|-(?!->))*+(?:-->|\Z))",
     re.MULTILINE,
 )
-_NOT_A_PARAGRAPH = re.compile(r" {0,3}(?:[#>]|[-*+][ \t]|\d{1,9}[.)][ \t]|[-*_=]{3,}[ \t]*$| {4}|\t)")
+_NOT_A_PARAGRAPH = re.compile(
+    r" {0,3}(?:[#>]|[-*+][ \t]|\d{1,9}[.)][ \t]|[-*_=]{3,}[ \t]*$| {4}|\t)"
+)
 _RST = re.compile(
     r"^(?:([-=`:.'\"~^_*+#])\1{2,}[ \t]*\n[ \t]*(?P<between>\S[^\n]*)\n\1{3,}[ \t]*$"
     r"|(?P<above>[^\s][^\n]*)\n(?P<line>([-=`:.'\"~^_*+#])\5{2,})[ \t]*$)",
@@ -56,8 +58,8 @@ def markdown_title(text: str) -> str | None:
     for found in _MARKDOWN.finditer(text):
         if found["fence"]:
             if not fence:
-                fence = found["fence"]
-            elif found["fence"].startswith(fence) and _ends_line(text, found.end()):
+                fence = str(found["fence"])
+            elif str(found["fence"]).startswith(fence) and _ends_line(text, found.end()):
                 fence = ""
         elif fence:
             continue
@@ -89,9 +91,9 @@ def clean_title(value: JSON) -> str | None:
     return normalise(" ".join(str(value).split()))[:MAX_TITLE].strip() or None
 
 
-def _underlined(text: str, at: int) -> str | None:
+def _underlined(text: str, at: int) -> str:
     above = text[text.rfind("\n", 0, max(at - 1, 0)) + 1 : at]
-    return None if _NOT_A_PARAGRAPH.match(above) else heading_text(above) or None
+    return "" if _NOT_A_PARAGRAPH.match(above) else heading_text(above)
 
 
 def _ends_line(text: str, at: int) -> bool:

@@ -108,11 +108,11 @@ def embed_all(
         while open_requests or (waiting and failure is None):
             while waiting and failure is None and len(open_requests) < in_flight:
                 open_requests.add(pool.submit(asking.ask, waiting.popleft()))
-            arrived = next(iter(wait(open_requests, return_when=FIRST_COMPLETED).done))
-            results = arrived.result()
-            failure = failure or results.failure
-            waiting.extendleft(reversed(results.follow_up))
-            yield from results.outcomes
+            done = wait(open_requests, return_when=FIRST_COMPLETED).done
+            failure = failure or next(filter(None, (each.result().failure for each in done)), None)
+            arrived = next(iter(done))
+            waiting.extendleft(reversed(arrived.result().follow_up))
+            yield from arrived.result().outcomes
             open_requests.remove(arrived)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

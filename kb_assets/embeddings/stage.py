@@ -104,7 +104,7 @@ def embed_chunks(run: Run, shard: Shard) -> tuple[EmbedReport, ...]:
 
 
 def embedding_conditions(settings: EmbeddingSettings) -> bytes:
-    """Return the fingerprint of all that decides, beside text and space, whether a text is refused."""
+    """Return the fingerprint of what decides, beside text and space, whether a text is refused."""
     named = settings.model_dump(mode="json", include={"provider", "model", "base_url"})
     return settings_fingerprint(named)
 

@@ -46,6 +46,7 @@ def downgrade() -> None:
     for role in ("kb_writer", "kb_reader"):
         if exists(role):
             op.execute(f"alter default privileges in schema kb revoke all on tables from {role}")
+            op.execute(f"alter default privileges in schema kb revoke all on sequences from {role}")
             op.execute(f"revoke all on all tables in schema kb from {role}")
             op.execute(f"revoke all on schema kb from {role}")
 
@@ -70,6 +71,9 @@ def grant_to_writer() -> None:
         "alter default privileges in schema kb"
         " grant select, insert, update, delete on tables to kb_writer"
     )
+    # Identities reserved ahead of a COPY.
+    op.execute("grant usage on all sequences in schema kb to kb_writer")
+    op.execute("alter default privileges in schema kb grant usage on sequences to kb_writer")
 
 
 def grant_to_reader() -> None:
@@ -118,7 +122,8 @@ def create_tables() -> None:
             "called_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.CheckConstraint(
-            "outcome in ('answered', 'refused', 'failed')", name=op.f("embedding_call_outcome_check")
+            "outcome in ('answered', 'refused', 'failed')",
+            name=op.f("embedding_call_outcome_check"),
         ),
         sa.PrimaryKeyConstraint("id", name="embedding_call_pkey"),
         schema="kb",
@@ -293,7 +298,8 @@ def create_tables() -> None:
         sa.Column("found_documents", sa.BigInteger(), nullable=True),
         sa.Column("listed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "0 <= slot_low and slot_low < slot_high and slot_high <= 4096", name=op.f("shard_slots_check")
+            "0 <= slot_low and slot_low < slot_high and slot_high <= 4096",
+            name=op.f("shard_slots_check"),
         ),
         sa.ForeignKeyConstraint(
             ["source_id"], ["kb.source.id"], name="shard_source_id_fkey", ondelete="CASCADE"
@@ -329,7 +335,9 @@ def create_tables() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.CheckConstraint("state in ('parsed', 'chunked')", name=op.f("document_revision_state_check")),
+        sa.CheckConstraint(
+            "state in ('parsed', 'chunked')", name=op.f("document_revision_state_check")
+        ),
         sa.ForeignKeyConstraint(
             ["document_id"],
             ["kb.document.id"],

@@ -55,11 +55,14 @@ def test_the_pool_recovers_when_its_connections_were_cut(database, database_urls
 
 
 def test_a_connection_lost_in_a_transaction_is_unavailability(database, database_urls):
-    with pytest.raises(DatabaseUnavailableError, match="terminating connection"):
-        with database.transaction() as connection, psycopg.connect(database_urls.writer) as other:
-            backend = connection.info.backend_pid
-            other.execute("select pg_terminate_backend(%s, 10000)", (backend,))
-            connection.execute("select 1")
+    with (
+        psycopg.connect(database_urls.writer) as other,
+        pytest.raises(DatabaseUnavailableError, match="terminating connection"),
+        database.transaction() as connection,
+    ):
+        backend = connection.info.backend_pid
+        other.execute("select pg_terminate_backend(%s, 10000)", (backend,))
+        connection.execute("select 1")
 
 
 def test_an_unreachable_server_is_told_at_once_and_without_the_password():
@@ -84,21 +87,21 @@ def test_a_database_without_pgvector_is_refused(servers):
     server = servers(16)
     server.execute("create database without_vectors")
     try:
-        with Database(server.url("without_vectors", "kb_writer")) as database:
-            with pytest.raises(DatabaseRefusedError, match="create extension vector"):
-                database.transaction().__enter__()
+        database = Database(server.url("without_vectors", "kb_writer"))
+        with pytest.raises(DatabaseRefusedError, match="create extension vector"):
+            database.transaction().__enter__()
     finally:
         server.execute("drop database without_vectors with (force)")
 
 
 def test_an_old_pgvector_is_refused(servers):
-    with servers(16).new_database() as name:
-        with psycopg.connect(servers(16).url(name, "postgres")) as connection:
-            connection.execute(
-                "update pg_extension set extversion = '0.8.3' where extname = 'vector'"
-            )
-            with pytest.raises(DatabaseRefusedError, match=r"pgvector 0\.8\.3"):
-                check_server(connection)
+    with (
+        servers(16).new_database() as name,
+        psycopg.connect(servers(16).url(name, "postgres")) as connection,
+    ):
+        connection.execute("update pg_extension set extversion = '0.8.3' where extname = 'vector'")
+        with pytest.raises(DatabaseRefusedError, match=r"pgvector 0\.8\.3"):
+            check_server(connection)
 
 
 @contextmanager

@@ -26,9 +26,9 @@ def lease(database, shard=WIKI, run_id="mine", wait_seconds=0.0, **more):
 
 
 def test_a_held_shard_is_busy_and_the_error_names_its_holder(database):
-    with lease(database, run_id="first"):
-        with pytest.raises(ShardBusyError, match=r"run first \(since 2\d{3}-.* UTC\)"):
-            lease(database, run_id="second").__enter__()
+    told = r"run first \(since 2\d{3}-.* UTC\)"
+    with lease(database, run_id="first"), pytest.raises(ShardBusyError, match=told):
+        lease(database, run_id="second").__enter__()
     with lease(database, run_id="second") as second:
         assert (second.shard, second.run_id) == (WIKI, "second")
 
@@ -111,10 +111,10 @@ def test_a_zombie_writes_nothing_after_its_shard_was_taken(database, database_ur
             zombie.guard(connection)  # nobody took it: it may go on
         with lease(database, run_id="heir") as heir:
             assert heir.fence == zombie.fence + 1
-            with pytest.raises(LeaseLostError, match="Run zombie has lost shard wiki"):
-                with database.transaction() as connection:
-                    zombie.guard(connection)
-                    connection.execute("update kb.source set uri = 'zombie'")
+            told = "Run zombie has lost shard wiki"
+            with pytest.raises(LeaseLostError, match=told), database.transaction() as connection:
+                zombie.guard(connection)
+                connection.execute("update kb.source set uri = 'zombie'")
             with database.transaction() as connection:
                 heir.guard(connection)
                 uri = connection.execute("select uri from kb.source").fetchone()
@@ -193,11 +193,11 @@ def test_a_shard_needs_its_source(database):
 
 
 def test_leases_in_two_databases_do_not_meet(servers, database):
-    with servers(16).new_database() as name:
-        with Database(servers(16).url(name, "kb_writer")) as other:
-            with other.transaction() as connection:
-                connection.execute(
-                    "insert into kb.source (name, kind, uri) values ('wiki', '', '')"
-                )
-            with lease(database) as one, lease(other) as two:
-                assert one.shard_id == two.shard_id
+    with (
+        servers(16).new_database() as name,
+        Database(servers(16).url(name, "kb_writer")) as other,
+    ):
+        with other.transaction() as connection:
+            connection.execute("insert into kb.source (name, kind, uri) values ('wiki', '', '')")
+        with lease(database) as one, lease(other) as two:
+            assert one.shard_id == two.shard_id

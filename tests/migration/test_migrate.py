@@ -94,21 +94,26 @@ def set_revision(migrated, revision):
 
 def test_a_database_ahead_of_the_code_is_refused(migrated):
     set_revision(migrated, "9999")
-    with psycopg.connect(migrated.urls.writer) as connection:
-        with pytest.raises(SchemaError, match=r"revision 9999.*Upgrade kb_assets"):
-            migrate.require_current_schema(connection)
-    with pytest.raises(SchemaError, match=r"revision 9999.*Upgrade kb_assets"):
+    told = r"revision 9999.*Upgrade kb_assets"
+    with (
+        psycopg.connect(migrated.urls.writer) as connection,
+        pytest.raises(SchemaError, match=told),
+    ):
+        migrate.require_current_schema(connection)
+    with pytest.raises(SchemaError, match=told):
         migrate.upgrade(migrated.urls.migrator)
-    with pytest.raises(SchemaError, match=r"revision 9999.*Upgrade kb_assets"):
+    with pytest.raises(SchemaError, match=told):
         migrate.downgrade(migrated.urls.migrator, "base")
 
 
 def test_a_database_behind_the_code_is_refused(migrated, monkeypatch):
     later = (*migrate.revisions(), "9999")
     monkeypatch.setattr(migrate, "revisions", lambda: later)
-    with psycopg.connect(migrated.urls.writer) as connection:
-        with pytest.raises(SchemaError, match=r"this code needs 9999.*Run `kb upgrade`"):
-            migrate.require_current_schema(connection)
+    with (
+        psycopg.connect(migrated.urls.writer) as connection,
+        pytest.raises(SchemaError, match=r"this code needs 9999.*Run `kb upgrade`"),
+    ):
+        migrate.require_current_schema(connection)
 
 
 def test_a_database_without_tables_is_refused(unmigrated):

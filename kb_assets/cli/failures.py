@@ -1,0 +1,94 @@
+"""How errors are told: what happened, why, and what to do; in JSON as well where JSON is wanted."""
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from kb_assets.cli import exits
+from kb_assets.cli.session import Session
+from kb_assets.errors import KbError
+
+DEBUG_VARIABLE = "KB_DEBUG"
+"""Set to anything, it shows the traceback of every error."""
+
+
+def error_document(error: BaseException) -> dict[str, Any]:
+    """Return an error as JSON has it."""
+    known = isinstance(error, KbError)
+    what = error.what if known else f"{type(error).__name__}: {error}"
+    return {
+        "kind": type(error).__name__,
+        "what": what,
+        "why": error.why if known else "",
+        "fix": error.fix if known else "",
+        "exit_code": error.exit_code if known else exits.UNEXPECTED,
+    }
+
+
+def tell(error: KbError) -> None:
+    """Say on standard error what happened, why, and what to do."""
+    _trace()
+    _say(error.what, error.why, error.fix)
+
+
+def report_error(error: KbError, session: Session) -> int:
+    """Report an error the package raised on purpose."""
+    tell(error)
+    _document(error_document(error), session)
+    return error.exit_code
+
+
+def report_unexpected(error: Exception, session: Session) -> int:
+    """Report an error nobody thought of, in one line."""
+    _trace()
+    document = error_document(error)
+    fix = "" if DEBUG_VARIABLE in os.environ else f"Set {DEBUG_VARIABLE}=1 to see where."
+    lines = document["what"].splitlines()
+    _say(f"Something unexpected happened: {lines[0] if lines else ''}", "", fix)
+    _document(document, session)
+    return exits.UNEXPECTED
+
+
+def report_usage(error: click.ClickException, session: Session) -> int:
+    """Report a command line that cannot be understood."""
+    error.show()
+    document = {"kind": "UsageError", "what": error.format_message(), "why": "", "fix": ""}
+    _document({**document, "exit_code": exits.USAGE}, session)
+    return exits.USAGE
+
+
+def report_interrupt() -> int:
+    """Say that what was done is kept."""
+    click.echo("Interrupted. What was done so far is kept.", err=True)
+    return exits.INTERRUPTED
+
+
+def _say(what: str, why: str, fix: str) -> None:
+    from rich.text import Text
+
+    from kb_assets.cli.output import error_console, visible
+
+    console = error_console()
+    told = Text.assemble(("Error: ", "bold red"), (visible(what), "bold"))
+    for label, words in (("why", why), ("fix", fix)):
+        if words:
+            indented = visible(words).strip().replace("\n", "\n       ")
+            told.append(f"\n  {label}: ", style="cyan")
+            told.append(indented)
+    console.print(told, soft_wrap=True)
+
+
+def _document(error: dict[str, Any], session: Session) -> None:
+    if not session.as_json:
+        return
+    from kb_assets.cli.output import print_json
+
+    print_json({"error": error})
+
+
+def _trace() -> None:
+    if DEBUG_VARIABLE in os.environ and sys.exc_info()[0] is not None:
+        traceback.print_exc()

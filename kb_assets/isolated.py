@@ -1,0 +1,119 @@
+"""The worker's side of `isolation.py`: `python -m kb_assets.isolated function seconds bytes`.
+
+It caps itself. Before each item it sets a timer whose signal nobody handles: the kernel ends
+the process on time, in whatever code it hangs. When its parent is gone its pipe is at its
+end, and so is it.
+"""
+
+import importlib
+import logging
+import os
+import pickle
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from kb_assets.errors import DocumentError
+
+OUT_OF_MEMORY = 71
+"""Exit status of a worker whose item needed more memory than it may have."""
+
+_LENGTH_BYTES = 8
+
+
+def write_frame(pipe: IO[bytes], frame: bytes) -> None:
+    """Write bytes after their length, and flush."""
+    pipe.write(len(frame).to_bytes(_LENGTH_BYTES, "big"))
+    pipe.write(frame)
+    pipe.flush()
+
+
+def read_frame(pipe: IO[bytes]) -> bytes | None:
+    """Return the next frame; None at the end, also in the middle of a frame."""
+    head = pipe.read(_LENGTH_BYTES)
+    if len(head) < _LENGTH_BYTES:
+        return None
+    length = int.from_bytes(head, "big")
+    frame = pipe.read(length)
+    return frame if len(frame) == length else None
+
+
+def serve(function: str, seconds: float, memory_bytes: int) -> None:
+    """Answer requests until there are no more.
+
+    The first frame sent says why the function cannot be called; it is empty if it can.
+    """
+    requests, replies = _take_pipes()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        call = _find(function)
+        _cap(memory_bytes)
+    except Exception as error:
+        write_frame(replies, f"{type(error).__name__}: {error}".encode())
+        return
+    write_frame(replies, b"")
+    while (request := read_frame(requests)) is not None:
+        write_frame(replies, _reply(call, request, seconds))
+
+
+def _reply(call: Callable[[Any], Any], request: bytes, seconds: float) -> bytes:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return _pickled(call(pickle.loads(request)))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except DocumentError as error:
+        return _pickled(error)
+    except Exception as error:
+        return _pickled(
+            DocumentError(
+                "parser_failed",
+                "The parser failed on it.",
+                why=f"{type(error).__name__}: {error}"[:500],
+                fix="Save the document again in another program, or exclude it.",
+            )
+        )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _pickled(value: object) -> bytes:
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Keep the pipes to ourselves: what a library prints goes to standard error."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def _find(function: str) -> Callable[[Any], Any]:
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    if not callable(found):
+        raise TypeError(f"{function} cannot be called")
+    return found  # type: ignore[no-any-return]
+
+
+def _cap(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    idle = Path("/proc/self/statm")
+    if idle.exists():
+        pages = int(idle.read_text().split()[0])
+        most = pages * resource.getpagesize() + memory_bytes
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
