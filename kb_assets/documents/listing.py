@@ -30,14 +30,24 @@ class Absence:
     """Documents a listing does not show.
 
     Attributes:
-        known: How many documents the shard had.
-        moved: Those whose content stands under another path now.
-        lost: The others.
+        live: How many documents of the shard readers see.
+        moved: Absent, but their content stands under another path now.
+        unseen: Absent, and never seen by readers.
+        lost: The others: readers would lose them.
     """
 
-    known: int
+    live: int
     moved: tuple[int, ...]
+    unseen: tuple[int, ...]
     lost: tuple[int, ...]
+
+    def withheld(self, max_share: float) -> tuple[int, ...]:
+        """Return the lost ones if they are so large a share of the live ones that it looks wrong.
+
+        This is the mass-delete guard: an unmounted disk or a truncated listing looks like
+        many deletions at once.
+        """
+        return self.lost if len(self.lost) > self.live * max_share else ()
 
 
 class Listing:
@@ -97,12 +107,13 @@ class Listing:
     def absence(self) -> Absence:
         """Return what the shard had and the listing does not show."""
         rows = self._connection.execute(_statements("find_missing"), self._named).fetchall()
-        known = self._connection.execute(_statements("count_documents"), self._named).fetchone()
-        assert known is not None
+        live = self._connection.execute(_statements("count_live"), self._named).fetchone()
+        assert live is not None
         return Absence(
-            known=known[0],
-            moved=tuple(id_ for id_, moved in rows if moved),
-            lost=tuple(id_ for id_, moved in rows if not moved),
+            live=live[0],
+            moved=tuple(id_ for id_, _, moved in rows if moved),
+            unseen=tuple(id_ for id_, seen, moved in rows if not moved and not seen),
+            lost=tuple(id_ for id_, seen, moved in rows if not moved and seen),
         )
 
     def welcome_back(self, lease: Lease) -> int:

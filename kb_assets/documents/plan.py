@@ -58,14 +58,6 @@ def decide(candidate: Candidate, content: State) -> Decision:
     return Decision.PARSE
 
 
-def too_many_lost(documents: int, lost: int, max_share: float) -> bool:
-    """Say whether losing so many of a shard's documents looks like an accident.
-
-    Documents whose content was found under another path are moved, and not lost.
-    """
-    return lost > documents * max_share
-
-
 def batches(
     candidates: Iterable[Candidate], *, max_bytes: int, max_documents: int
 ) -> Iterator[list[Candidate]]:

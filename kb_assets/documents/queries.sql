@@ -68,16 +68,16 @@ where d.source_id = :source_id and d.path = l.path
 
 -- name: find_missing(source_id, slot_low, slot_high)
 -- Documents of the shard that are not listed. One is moved, not lost, if its content stands
--- under a path that was listed; `lost` counts the others.
+-- under a path that was listed.
 with missing as (
-    select d.id, v.content_hash
+    select d.id, d.live_revision_id is not null as seen_by_readers, v.content_hash
     from kb.document d
     left join kb.document_version v on v.document_id = d.id
     where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
         and d.vanished_at is null
         and not exists (select from listing l where l.path = d.path)
 )
-select m.id,
+select m.id, m.seen_by_readers,
     exists (
         select
         from kb.document_version v
@@ -91,9 +91,10 @@ select m.id,
     ) as moved
 from missing m;
 
--- name: count_documents(source_id, slot_low, slot_high)
+-- name: count_live(source_id, slot_low, slot_high)
 select count(*) from kb.document
-where source_id = :source_id and slot >= :slot_low and slot < :slot_high and vanished_at is null;
+where source_id = :source_id and slot >= :slot_low and slot < :slot_high
+    and vanished_at is null and live_revision_id is not null;
 
 -- name: mark_vanished(ids)
 update kb.document set vanished_at = now(), missing_since = null where id = any(:ids);

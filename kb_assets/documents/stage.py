@@ -1,14 +1,14 @@
 """From a source's listing to stored revisions: only what may have changed is read."""
 
+import dataclasses
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from kb_assets.database.run import Run
 from kb_assets.documents.batch import Batch
-from kb_assets.documents.listing import Listing
+from kb_assets.documents.listing import Absence, Listing
 from kb_assets.documents.open import open_source
-from kb_assets.documents.plan import too_many_lost
 from kb_assets.documents.reading import Reader, batches_to_read
 from kb_assets.documents.recipe import Recipe
 from kb_assets.documents.store import DocumentStore, ensure_recipe, ensure_source
@@ -58,19 +58,25 @@ class _Tally:
     changed: int = 0
     reverted: int = 0
     quarantined: int = 0
+    returned: int = 0
+    moved: int = 0
+    vanished: int = 0
+    withheld: int = 0
     bytes_read: int = 0
 
     def add(self, batch: Batch) -> None:
-        self.touched += len(batch.touched)
-        self.reverted += len(batch.reverted)
         added = sum(one.read.candidate.document_id is None for one in batch.parsed)
         self.added += added
         self.changed += len(batch.parsed) - added
+        self.touched += len(batch.touched)
+        self.reverted += len(batch.reverted)
         self.quarantined += len(batch.refused)
 
-    @property
-    def read(self) -> int:
-        return self.touched + self.added + self.changed + self.reverted + self.quarantined
+    def report(self, found: int, seconds: float) -> ReadReport:
+        read = self.touched + self.added + self.changed + self.reverted + self.quarantined
+        return ReadReport(
+            found=found, unchanged=found - read, seconds=seconds, **dataclasses.asdict(self)
+        )
 
 
 def read_conditions(settings: Settings, source: SourceSettings, recipe: Recipe) -> bytes:
@@ -104,7 +110,6 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
     ensure_source(run.database, settings)
     recipe_id = ensure_recipe(run.database, recipe)
     conditions = read_conditions(run.settings, settings, recipe)
-    limits = run.settings.limits
     tally = _Tally()
     with ExitStack() as stack:
         lease = stack.enter_context(run.lease(shard))
@@ -112,33 +117,22 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
         connection = stack.enter_context(run.database.connect_outside_pool())
         listing = Listing(connection, lease.source_id, shard)
         found = listing.fill(source.entries())
-        returned = listing.welcome_back(lease)
-        reader = stack.enter_context(Reader(source, settings, limits, recipe_id))
+        tally.returned = listing.welcome_back(lease)
+        reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))
         candidates = listing.to_read(recipe_id, conditions, everything=run.verify)
         for group in batches_to_read(candidates):
             batch = reader.read(group)
             store.save(batch)
             tally.add(batch)
-        absence = listing.absence()
-        accident = not run.confirm_deletes and too_many_lost(
-            absence.known, len(absence.lost), limits.max_deleted_share
-        )
-        vanished = absence.moved if accident else (*absence.moved, *absence.lost)
-        withheld = absence.lost if accident else ()
-        store.mark_absent(vanished=vanished, withheld=withheld)
+        tally.bytes_read = reader.bytes_read
+        _mark_absent(run, store, listing.absence(), tally)
         store.record_listing(found)
-    return ReadReport(
-        found=found,
-        unchanged=found - tally.read,
-        touched=tally.touched,
-        added=tally.added,
-        changed=tally.changed,
-        reverted=tally.reverted,
-        quarantined=tally.quarantined,
-        returned=returned,
-        moved=len(absence.moved),
-        vanished=len(vanished) - len(absence.moved),
-        withheld=len(withheld),
-        bytes_read=reader.bytes_read,
-        seconds=time.monotonic() - started,
-    )
+    return tally.report(found, time.monotonic() - started)
+
+
+def _mark_absent(run: Run, store: DocumentStore, absence: Absence, tally: _Tally) -> None:
+    guard = run.settings.limits.max_deleted_share
+    withheld = () if run.confirm_deletes else absence.withheld(guard)
+    gone = absence.unseen if withheld else (*absence.unseen, *absence.lost)
+    store.mark_absent(vanished=(*absence.moved, *gone), withheld=withheld)
+    tally.moved, tally.vanished, tally.withheld = len(absence.moved), len(gone), len(withheld)

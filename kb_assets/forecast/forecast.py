@@ -15,7 +15,6 @@ from kb_assets.database.statements import Statements
 from kb_assets.documents.batch import Batch
 from kb_assets.documents.listing import Listing
 from kb_assets.documents.open import open_source
-from kb_assets.documents.plan import too_many_lost
 from kb_assets.documents.reading import Reader, batches_to_read
 from kb_assets.documents.stage import read_conditions
 from kb_assets.documents.store import find_recipe, find_source
@@ -38,7 +37,7 @@ class ShardForecast:
         unchanged: Documents that would stay as they are.
         quarantined: Documents that could not be read or parsed.
         gone: Documents that would leave search, moved ones included.
-        stopped: Whether the mass-delete guard would keep those that are lost.
+        withheld: Those among them that the mass-delete guard would keep until confirmed.
         bytes_read: Bytes of content that may have changed.
         chunks: Chunks of the new revisions.
     """
@@ -50,7 +49,7 @@ class ShardForecast:
     unchanged: int
     quarantined: int
     gone: int
-    stopped: bool
+    withheld: int
     bytes_read: int
     chunks: int
 
@@ -132,10 +131,8 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
         changed=changed,
         unchanged=found - added - changed - quarantined,
         quarantined=quarantined,
-        gone=len(absence.moved) + len(absence.lost),
-        stopped=too_many_lost(
-            absence.known, len(absence.lost), run.settings.limits.max_deleted_share
-        ),
+        gone=len(absence.moved) + len(absence.unseen) + len(absence.lost),
+        withheld=len(absence.withheld(run.settings.limits.max_deleted_share)),
         bytes_read=reader.bytes_read,
         chunks=chunks,
     )

@@ -1,6 +1,7 @@
 """Providers by `module:factory`, opened as a user's kb.toml opens them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -80,6 +81,12 @@ class OtherProvider(Lengths):
         self.model = Model("mine", "lengths", 3)
 
 
+class Renamed(Lengths):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.model = Model(settings.provider, "renamed", 3)
+
+
 class TooWide(Lengths):
     def __init__(self, settings):
         super().__init__(settings)
@@ -144,11 +151,14 @@ def test_its_model_names_the_space_and_the_space_brings_it_back():
 
 def test_a_space_whose_provider_changed_is_not_mixed():
     model = model_of(settings("Lengths"))
-    changed = settings("OtherProvider")
-    assert isinstance(embedder_for(model_of(EmbeddingSettings()), changed), HashEmbedder)
-    gone = type(model)("own_embedders:TooWide", "lengths", 3)
-    with pytest.raises(SettingsError):
-        embedder_for(gone, changed)
+    changed = replace(model, provider="own_embedders:Renamed")
+    with pytest.raises(SettingsError, match="no longer gives the model 'lengths'"):
+        embedder_for(changed, settings("Renamed"))
+
+
+def test_a_space_does_not_need_the_current_provider_to_be_sound():
+    stored = model_of(EmbeddingSettings(provider="hash"))
+    assert isinstance(embedder_for(stored, settings("broken")), HashEmbedder)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("Refuses", "dislike"), ("Nan", "not_finite")])

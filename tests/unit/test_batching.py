@@ -31,11 +31,19 @@ def test_requests_are_at_most_a_tenth_more_than_the_least_possible(
     """Texts of at most a twentieth of the limit, as 8,192 tokens are of 200,000."""
     batches = plan_batches(counts, max_texts=max_texts, max_tokens=10_000)
     assert len(batches) <= 1.1 * least(counts, max_texts, 10_000) + 1
+    assert all(len(batch) <= max_texts for batch in batches)
 
 
 def test_long_and_short_texts_are_mixed_where_that_saves_requests():
     counts = [8000] * 100 + [10] * 1000
     assert len(plan_batches(counts, max_texts=256, max_tokens=200_000)) == 5
+
+
+def test_mixing_keeps_the_limit_of_texts():
+    counts = [500] * 40 + [0] * 100
+    batches = plan_batches(counts, max_texts=32, max_tokens=10_000)
+    assert len(batches) == 5
+    assert max(map(len, batches)) == 32
 
 
 def test_texts_of_similar_length_share_a_batch():

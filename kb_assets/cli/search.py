@@ -1,0 +1,127 @@
+"""`kb search`: passages that answer a question."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kb_assets.cli.session import KbCommand, Session, pass_session
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kb_assets.retrieval.search import Hit
+
+_HASH_WARNING = (
+    "Found by shared words, not by meaning (embedding.provider = hash). "
+    "For meaning, set a provider in kb.toml."
+)
+_NOTHING = "Nothing was found."
+
+
+def _metadata(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, Any]:
+    """Turn `key=value` into metadata: JSON where it can be read as JSON, text otherwise."""
+    chosen: dict[str, Any] = {}
+    for given in values:
+        key, equals, value = given.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{given!r} is not of the form key=value.", context, parameter)
+        try:
+            chosen[key] = json.loads(value, parse_constant=_refuse)
+        except ValueError:
+            chosen[key] = value
+    return chosen
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+@click.command(cls=KbCommand)
+@click.argument("question")
+@click.option("--limit", "-n", default=10, show_default=True, help="The most hits wanted.")
+@click.option("--source", "sources", multiple=True, help="Only of this source; repeatable.")
+@click.option("--path-prefix", default="", help="Only documents whose path starts with this.")
+@click.option("--tag", "tags", multiple=True, help="Only documents with this tag; repeatable.")
+@click.option(
+    "--meta",
+    "metadata",
+    multiple=True,
+    callback=_metadata,
+    metavar="KEY=VALUE",
+    help="Only documents with this value, read as JSON if it is: year=2024; repeatable.",
+)
+@click.option("--full", is_flag=True, help="Print whole passages.")
+@pass_session
+def search(session: Session, question: str, full: bool, **filters: Any) -> int:  # noqa: ANN401
+    """Print the passages nearest to QUESTION, best first."""
+    with session.knowledge_base() as kb:
+        hits = kb.search(question, **filters)
+        provider = _provider(kb.spaces())
+    if session.as_json:
+        from kb_assets.cli.output import print_json
+
+        print_json({"question": question, "provider": provider, "hits": hits})
+    else:
+        _print(hits, question, full)
+        _print_footer(hits, provider)
+    return 0
+
+
+def _provider(spaces: Sequence[Any]) -> str:
+    return next(
+        (report.space.model.provider for report in spaces if report.space.state == "live"), ""
+    )
+
+
+def _print(hits: "Sequence[Hit]", question: str, full: bool) -> None:
+    from rich.padding import Padding
+
+    from kb_assets.cli.output import console
+
+    out = console()
+    for rank, hit in enumerate(hits, start=1):
+        out.print(_head(rank, hit))
+        out.print(Padding(_body(hit, question, full), (0, 0, 1, 4)))
+
+
+def _head(rank: int, hit: "Hit") -> "RenderableType":
+    from rich.text import Text
+
+    from kb_assets.cli.output import visible
+
+    head = Text.assemble(
+        (f"{rank:>2}. ", "bold"),
+        (visible(f"{hit.source}:{hit.path}"), "bold cyan"),
+        (f"  {hit.score:.3f}", "green"),
+        (f"  bytes {hit.byte_start:,}–{hit.byte_end:,}", "dim"),
+        overflow="fold",
+    )
+    where = " › ".join(hit.heading_path) or hit.title or ""
+    if where:
+        head.append("\n    ").append(visible(where), "yellow")
+    return head
+
+
+def _body(hit: "Hit", question: str, full: bool) -> "RenderableType":
+    from rich.text import Text
+
+    from kb_assets.cli.excerpt import excerpt, question_words
+    from kb_assets.cli.output import visible
+
+    body = Text(visible(hit.text.strip("\n") if full else excerpt(hit.text, question)))
+    body.highlight_words(question_words(question), "bold", case_sensitive=False)
+    return body
+
+
+def _print_footer(hits: "Sequence[Hit]", provider: str) -> None:
+    from kb_assets.cli.output import console
+
+    out = console()
+    if not hits:
+        out.print(_NOTHING)
+    if provider == "hash":
+        out.print(_HASH_WARNING, style="dim")
