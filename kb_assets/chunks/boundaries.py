@@ -59,8 +59,8 @@ LINE = Pattern(regex.compile(r"\n(?:[^\S\n]*+\n)*+"))
 
 SENTENCE = Pattern(
     regex.compile(
-        rf"{_NOT_AN_END}[.!?…]++{_CLOSING}\s++(?=[^\s\p{{Ll}}{ATTACHED}])"
-        rf"|[。！？｡]++[」』）”’]*+\s*+{_NEXT}"  # noqa: RUF001
+        rf"(?<![.!?…]){_NOT_AN_END}[.!?…]++{_CLOSING}\s++(?=[^\s\p{{Ll}}{ATTACHED}])"
+        rf"|(?<![。！？｡])[。！？｡]++[」』）”’]*+\s*+{_NEXT}"  # noqa: RUF001
         rf"|{_BLANK_LINES}"
     )
 )

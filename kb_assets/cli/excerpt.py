@@ -32,9 +32,10 @@ def question_words(question: str) -> frozenset[str]:
 
 
 def _without_frames(text: str) -> str:
-    """Return Markdown without the lines that only draw: rules, fences and table borders."""
+    """Return Markdown without lines that only draw or are shown elsewhere: rules, headings."""
     lines = text.splitlines()
-    return "\n".join(line for line in lines if not re.fullmatch(r"[\s|:=`~_*+-]*", line))
+    kept = [line for line in lines if not re.fullmatch(r"[\s|:=`~_*+-]*|#{1,6} .*", line)]
+    return "\n".join(kept or lines)
 
 
 def _best_start(line: str, wanted: frozenset[str], characters: int) -> int:

@@ -58,9 +58,12 @@ def _refuse(constant: str) -> None:
 @pass_session
 def search(session: Session, question: str, full: bool, **filters: Any) -> int:  # noqa: ANN401
     """Print the passages nearest to QUESTION, best first."""
+    from kb_assets.embeddings.space import live_space
+
     with session.knowledge_base() as kb:
         hits = kb.search(question, **filters)
-        provider = _provider(kb.spaces())
+        space = live_space(kb.reader)
+    provider = space.model.provider if space else ""
     if session.as_json:
         from kb_assets.cli.output import print_json
 
@@ -71,12 +74,6 @@ def search(session: Session, question: str, full: bool, **filters: Any) -> int: 
     return 0
 
 
-def _provider(spaces: Sequence[Any]) -> str:
-    return next(
-        (report.space.model.provider for report in spaces if report.space.state == "live"), ""
-    )
-
-
 def _print(hits: "Sequence[Hit]", question: str, full: bool) -> None:
     from rich.padding import Padding
 
@@ -84,8 +81,9 @@ def _print(hits: "Sequence[Hit]", question: str, full: bool) -> None:
 
     out = console()
     for rank, hit in enumerate(hits, start=1):
-        out.print(_head(rank, hit))
-        out.print(Padding(_body(hit, question, full), (0, 0, 1, 4)))
+        out.print(_head(rank, hit), soft_wrap=True)
+        out.print(Padding(_body(hit, question, full), (0, 0, 0, 4), expand=False))
+        out.print()
 
 
 def _head(rank: int, hit: "Hit") -> "RenderableType":
@@ -95,10 +93,9 @@ def _head(rank: int, hit: "Hit") -> "RenderableType":
 
     head = Text.assemble(
         (f"{rank:>2}. ", "bold"),
+        (f"{hit.score:.3f}  ", "green"),
         (visible(f"{hit.source}:{hit.path}"), "bold cyan"),
-        (f"  {hit.score:.3f}", "green"),
         (f"  bytes {hit.byte_start:,}–{hit.byte_end:,}", "dim"),
-        overflow="fold",
     )
     where = " › ".join(hit.heading_path) or hit.title or ""
     if where:
@@ -113,7 +110,8 @@ def _body(hit: "Hit", question: str, full: bool) -> "RenderableType":
     from kb_assets.cli.output import visible
 
     body = Text(visible(hit.text.strip("\n") if full else excerpt(hit.text, question)))
-    body.highlight_words(question_words(question), "bold", case_sensitive=False)
+    if words := question_words(question):
+        body.highlight_words(words, "bold", case_sensitive=False)
     return body
 
 

@@ -20,7 +20,7 @@ _FILES = {
 """What is written beside kb.toml, unless it is there, and from which template."""
 
 
-@click.command(cls=KbCommand)
+@click.command(cls=KbCommand, short_help="Start a knowledge base: write kb.toml.")
 @click.argument("folder", default=".", type=click.Path(path_type=Path))
 @click.option("--source", help="The folder of the documents, or s3://…  [default: documents]")
 @click.option("--name", help="What the source is called, for ever.  [default: from its folder]")
@@ -99,7 +99,9 @@ def _require_sound(name: str, uri: str) -> None:
         settings = SourceSettings(name=name, uri=uri)
     except ValidationError as error:
         why = "; ".join(problem["msg"] for problem in error.errors())
-        raise SettingsError(f"{name!r} cannot be a source's name.", why=why, fix="Use --name.") from error
+        raise SettingsError(
+            f"{name!r} cannot be a source's name.", why=why, fix="Use --name."
+        ) from error
     if not settings.in_object_store:
         open_source(settings, Path())
 

@@ -25,13 +25,14 @@ def read_html(source: str) -> tuple[str, str | None]:
         DocumentError: `too_deep`: elements are nested too deep to be walked.
     """
     import trafilatura
-    from lxml import etree  # type: ignore[import-untyped]
+    from lxml import etree, html  # type: ignore[import-untyped]
 
-    parser = etree.HTMLParser(
+    parser = html.HTMLParser(
         encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True
     )
-    root = etree.fromstring(source.encode(), parser) if source.strip() else None
-    if root is None:
+    try:
+        root = html.document_fromstring(source.encode(), parser=parser)
+    except etree.ParserError:
         return "", None
     if _deeper_than(root, _DEEPEST_HTML):
         raise DocumentError(

@@ -50,6 +50,7 @@ _CREDENTIALS_REFUSED = (
     *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"),
     *("AuthenticationFailed", "InvalidAuthenticationInfo"),
 )
+_SET_UP_WRONG = ("builder error", "status code: 3", "status code: 400", "status code: 404")
 _NO_SUCH_PLACE = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
 
@@ -115,6 +116,8 @@ class ObjectStorePrefix:
             raise self._refusal(path, error) from error
 
     def _refusal(self, path: str, error: Exception) -> Exception:
+        if isinstance(error, ValueError):
+            return refusal("outside_root", path, _first_line(error))
         failure = self._failure(error)
         if isinstance(failure, SourceUnavailableError) or _says(
             error, *_NO_SUCH_PLACE, *_CREDENTIALS_REFUSED
@@ -149,8 +152,7 @@ class ObjectStorePrefix:
 
 
 def _unreachable(uri: str, why: str) -> SourceError | SourceUnavailableError:
-    refused = "URL scheme is not allowed" in why or "status code: 3" in why
-    if refused or "status code: 400" in why or "status code: 404" in why:
+    if any(word in why for word in _SET_UP_WRONG):
         return SourceError(
             f"{uri} cannot be read as it is set up.",
             why=why,

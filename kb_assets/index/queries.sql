@@ -235,3 +235,106 @@ join kb.quarantine q on q.space_id = :space_id and q.content_hash = c.input_hash
 where c.revision_id = :revision_id
 order by c.ordinal
 limit 10;
+
+-- name: find_busy_shards(lock_class)
+-- Slots that a run is working on right now, whoever asks.
+select s.name, busy.slot_low, busy.slot_high
+from kb.shard busy
+join kb.source s on s.id = busy.source_id
+join pg_locks l
+  on l.locktype = 'advisory'
+ and l.database = (select oid from pg_database where datname = current_database())
+ and l.classid = :lock_class::int4::oid
+ and l.objid = busy.id::oid
+ and l.objsubid = 2
+ and l.granted;
+
+-- name: count_shard_texts_without_vectors(source_id, slot_low, slot_high, space_id)
+-- Distinct texts of a shard: those readers see, and those of them that could not be found.
+select count(distinct c.input_hash),
+    count(distinct c.input_hash) filter (
+        where not exists (select from {embeddings} e where e.input_hash = c.input_hash)
+            and not exists (
+                select from kb.quarantine q
+                where q.space_id = :space_id and q.content_hash = c.input_hash
+            )
+    )
+from kb.document d
+join kb.chunk c on c.revision_id = d.live_revision_id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high;
+
+-- name: find_unsound_waiting(source_id, slot_low, slot_high, dimensions, limit)
+-- Vectors the next publish would let readers search, of texts not searched yet.
+with waiting as (
+    select e.vector
+    from kb.document d
+    join kb.chunk c on c.revision_id = d.pending_revision_id
+    join {embeddings} e on e.input_hash = c.input_hash
+    where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+        and d.pending_revision_id is not null
+    limit :limit
+)
+select count(*),
+    count(*) filter (
+        where vector_dims(vector) <> :dimensions
+            or not (l2_norm(vector) > 0 and l2_norm(vector) < 'infinity')
+    )
+from waiting;
+
+-- name: find_unsound(start, dimensions, limit)
+-- Hashes are evenly spread, so that the first ones after a random hash are a random sample.
+with sample as (
+    select vector from {embeddings} where input_hash >= :start order by input_hash limit :limit
+)
+select count(*),
+    count(*) filter (
+        where vector_dims(vector) <> :dimensions
+            or not (l2_norm(vector) > 0 and l2_norm(vector) < 'infinity')
+    )
+from sample;
+
+-- name: let_only_the_index_answer()
+select set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true);
+
+-- name: find_themselves(start, limit)
+-- How near the index says that the nearest vector is to vectors that are in it.
+with sample as (
+    select vector from {embeddings} where input_hash >= :start order by input_hash limit :limit
+)
+select count(*), count(*) filter (where nearest.distance < 0.001)
+from sample
+left join lateral (
+    select e.vector <=> sample.vector as distance
+    from {embeddings} e
+    order by e.vector <=> sample.vector
+    limit 1
+) nearest on true;
+
+-- name: count_shard_chunks(source_id, slot_low, slot_high)
+-- Chunks of all of a shard's revisions, those that wait included.
+select count(*)
+from kb.document d
+join kb.document_revision r on r.document_id = d.id
+join kb.chunk c on c.revision_id = r.id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high;
+
+-- name: newest_documents(source_id, slot_low, slot_high, limit)
+-- Among the newest revisions of all shards: a shard nobody touched for long has none to show.
+select d.path, r.title, r.media_type, octet_length(r.text), r.created_at
+from (select * from kb.document_revision order by id desc limit 5000) r
+join kb.document d on d.id = r.document_id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+order by r.id desc
+limit :limit;
+
+-- name: newest_chunks(source_id, slot_low, slot_high, limit)
+-- One chunk of each of the newest revisions.
+select d.path, c.heading_path, c.token_count, c.text
+from (select id, document_id from kb.document_revision order by id desc limit 5000) r
+join kb.document d on d.id = r.document_id
+join lateral (
+    select * from kb.chunk where revision_id = r.id order by ordinal desc limit 1
+) c on true
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+order by r.id desc
+limit :limit;

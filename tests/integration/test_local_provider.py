@@ -19,6 +19,7 @@ from kb_assets.settings import EmbeddingSettings
 
 STAND_IN = """
 import threading
+import time
 import numpy
 
 loaded = []
@@ -43,6 +44,7 @@ class SentenceTransformer:
     def encode(self, texts, *, batch_size, show_progress_bar, convert_to_numpy,
                normalize_embeddings):
         assert self.busy.acquire(blocking=False), "two threads at once"
+        time.sleep(0.002)  # long enough for another thread to be seen
         batches.append(list(texts))
         rows = numpy.zeros((len(texts), 384), dtype=numpy.float32)
         rows[:, 0] = [len(text) for text in texts]

@@ -1,8 +1,6 @@
 """Objects over the real S3 protocol, spoken by moto on loopback."""
 
-import json
 import socket
-import tracemalloc
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -140,17 +138,17 @@ def test_more_objects_than_a_page_holds_are_all_listed_with_their_sidecars(bucke
     }
 
 
-def test_a_listing_is_streamed() -> None:
-    def objects() -> Iterator[Object]:
-        for number in range(200_000):
-            yield Object(f"folder/{number:08}.md", "token", 1)
+def test_a_listing_is_streamed_and_not_hoarded() -> None:
+    taken = 0
 
-    tracemalloc.start()
-    count = sum(1 for _ in paired(objects(), lambda path: True))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert count == 200_000
-    assert peak < 1_000_000
+    def objects() -> Iterator[Object]:
+        nonlocal taken
+        for taken in range(1, 1001):
+            yield Object(f"folder/{taken:08}.md", "token", 1)
+
+    for given, _ in enumerate(paired(objects(), lambda path: True), start=1):
+        assert taken - given <= 1
+    assert given == 1000
 
 
 KEYS = ("a.md", "a.md!", "a.md-x/b.md", "a.md.md", "a.md.meta.yaml", "a.md/c.md", "a.mdx", "b.md")
@@ -180,7 +178,7 @@ def test_a_sidecar_that_comes_first_is_kept_for_its_document() -> None:
 
 
 def test_a_sidecar_that_comes_too_late_fails_the_listing() -> None:
-    with pytest.raises(SourceError, match="a.md.meta.yaml"):
+    with pytest.raises(SourceError, match=r"a\.md\.meta\.yaml"):
         pairs(["a.md", "z.md", "a.md.meta.yaml"])
 
 
@@ -210,7 +208,7 @@ def test_objects_over_the_limit_are_refused(bucket: Bucket) -> None:
 
 def test_a_path_made_up_by_someone_cannot_leave_the_prefix(bucket: Bucket) -> None:
     bucket.write("secret.md", b"secret")
-    assert reason(bucket.source(), Entry("../secret.md", None, 1)) == "unreadable"
+    assert reason(bucket.source(), Entry("../secret.md", None, 1)) == "outside_root"
 
 
 def test_a_missing_bucket_is_an_error_and_no_empty_source(bucket: Bucket) -> None:
@@ -236,13 +234,18 @@ def test_a_server_that_does_not_answer_makes_the_source_unavailable(bucket: Buck
             source.read(Entry("a.md", None, 1))
 
 
-def test_refused_credentials_are_an_error_of_the_source(
-    bucket: Bucket, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def refuse_after(server: str, requests: bytes) -> None:
+    """Have moto look at credentials after so many requests; it knows of none that are good."""
+    headers = {"Content-Type": "text/plain"}
+    urllib.request.urlopen(
+        urllib.request.Request(f"{server}/moto-api/reset-auth", requests, headers, method="POST")
+    )
+
+
+def test_refused_credentials_are_an_error_of_the_source(bucket: Bucket, server: str) -> None:
     bucket.write("kb/a.md")
     entry = listed(bucket.source())["a.md"]
-    moto = f"{server}/moto-api/reset-auth"
-    urllib.request.urlopen(urllib.request.Request(moto, data=b"0", method="POST"))
+    refuse_after(server, b"0")
     try:
         source = bucket.source()
         with pytest.raises(SourceError, match="may not be read"):
@@ -250,7 +253,7 @@ def test_refused_credentials_are_an_error_of_the_source(
         with pytest.raises(SourceError, match="may not be read"):
             source.read(entry)
     finally:
-        urllib.request.urlopen(urllib.request.Request(moto, data=json.dumps(1e9).encode()))
+        refuse_after(server, b"inf")
 
 
 @pytest.mark.parametrize("key", ["kb//a.md", "kb/./a.md"])

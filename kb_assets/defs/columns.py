@@ -1,0 +1,108 @@
+"""The columns behind an asset, as Dagster's catalogue shows them: types from the schema."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from kb_assets.database import schema
+from kb_assets.database.schema import SPACE_SCHEMA
+
+_DOCUMENT = {
+    "id": "The document, for as long as its source has it",
+    "source_id": "The source it comes from",
+    "path": "Where it is in its source",
+    "slot": "Hash of the path modulo 4096; says which shard it belongs to, for ever",
+    "live_revision_id": "The revision readers see",
+    "pending_revision_id": "The revision that waits to be published",
+    "missing_since": "When it was first missed, while the mass-delete guard keeps it",
+    "vanished_at": "When it was seen to be gone; it leaves at the next publish",
+    "created_at": "When it was first listed",
+}
+_REVISION = {
+    "id": "The revision",
+    "document_id": "The document whose content it is",
+    "content_hash": "SHA-256 of the content's bytes, and of its sidecar's",
+    "recipe_id": "Versions and settings of parser, splitter and input text",
+    "title": "The title the content gives itself",
+    "text": "The normalised text",
+    "metadata": "Front matter or sidecar, without title and tags",
+    "tags": "Tags from front matter or sidecar",
+    "media_type": "What the content was",
+    "state": "`parsed`, or `chunked` once it is split",
+    "run_id": "The run that read it",
+    "created_at": "When it was read",
+}
+_CHUNK = {
+    "revision_id": "The revision it is a span of",
+    "ordinal": "Its place in the revision, from 0",
+    "source_id": "The source it comes from",
+    "input_hash": "SHA-256 of the text that is embedded for it: the key of its vector",
+    "byte_start": "Where it starts in the revision's text, in UTF-8 bytes",
+    "byte_end": "Where it ends",
+    "token_count": "Tokens in it, exactly",
+    "heading_path": "The headings it stands under, outermost first",
+    "text": "The span itself",
+}
+_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
+    "document": _DOCUMENT,
+    "document_revision": _REVISION,
+    "chunk": _CHUNK,
+}
+
+
+def document_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    """Return what the catalogue says of `kb.document`."""
+    return _of(schema.document)
+
+
+def revision_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    """Return what the catalogue says of `kb.document_revision`."""
+    return _of(schema.document_revision)
+
+
+def chunk_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    """Return what the catalogue says of `kb.chunk`."""
+    return _of(schema.chunk)
+
+
+def vector_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    """Return what the catalogue says of a space's table of vectors, which is made at run time."""
+    columns = [
+        dg.TableColumn(
+            "input_hash",
+            "bytea",
+            "SHA-256 of the input text, shared by all chunks that have it",
+            dg.TableColumnConstraints(nullable=False, unique=True),
+        ),
+        dg.TableColumn(
+            "vector",
+            "halfvec(n) or vector(n)",
+            "The text's vector, of exactly the model's length",
+            dg.TableColumnConstraints(nullable=False),
+        ),
+    ]
+    return {
+        "dagster/table_name": f"{SPACE_SCHEMA}.embedding_<space>",
+        "dagster/column_schema": dg.TableSchema(columns),
+    }
+
+
+def _of(table: Table) -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    described = _DESCRIPTIONS[table.name]
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type.compile(dialect=postgresql.dialect()).lower(),  # type: ignore[no-untyped-call]
+            described[column.name],
+            dg.TableColumnConstraints(
+                nullable=bool(column.nullable), unique=bool(column.unique or column.primary_key)
+            ),
+        )
+        for column in table.columns
+    ]
+    return {
+        "dagster/table_name": f"{table.schema}.{table.name}",
+        "dagster/column_schema": dg.TableSchema(columns),
+    }

@@ -1,0 +1,166 @@
+"""Reports as metadata: what a person wants to see of a materialization, and nothing secret."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+
+from kb_assets.chunks.stage import ChunkReport
+from kb_assets.documents.stage import ReadReport
+from kb_assets.embeddings.stage import EmbedReport
+from kb_assets.index.account import Account, Contents, Quarantined
+from kb_assets.index.publish import PublishReport
+from kb_assets.index.samples import ChunkSample, DocumentSample
+from kb_assets.index.vectors import VectorIndexReport
+
+Metadata = dict[str, dg.MetadataValue]
+
+MAX_CELL = 80
+"""The most characters of a value that a table's cell shows."""
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """Return a Markdown table; whatever documents contain is shown, and never rendered."""
+    lines = [heads, ["---"] * len(heads), *([cell(value) for value in row] for row in rows)]
+    if len(lines) == 2:
+        return dg.MetadataValue.md("none")
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def cell(value: object) -> str:
+    """Return a value as the text of one cell: one line, cut to length, nothing left to render."""
+    text = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in str(value))).strip()
+    if len(text) > MAX_CELL:
+        text = text[: MAX_CELL - 1] + "…"
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#!$:@])", lambda found: f"&#{ord(found[0])};", text)
+
+
+def counts(report: Mapping[str, Any]) -> Metadata:
+    """Return a report's numbers, each under its own name."""
+    return {name: _value(name, value) for name, value in report.items()}
+
+
+def read_metadata(
+    report: ReadReport, newest: Sequence[DocumentSample], refused: Sequence[Quarantined]
+) -> Metadata:
+    """Return what the materialization of a shard's documents shows."""
+    documents = [
+        (one.path, one.title or "", one.media_type, f"{one.text_bytes:,}", f"{one.read_at:%F %R}")
+        for one in newest
+    ]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(report.found),
+        **counts(asdict(report)),
+        "newest_documents": table(["path", "title", "type", "bytes", "read (UTC)"], documents),
+        "quarantine": quarantine_table(refused),
+    }
+
+
+def chunk_metadata(report: ChunkReport, rows: int, newest: Sequence[ChunkSample]) -> Metadata:
+    """Return what the materialization of a shard's chunks shows."""
+    chunks = [
+        (one.path, " > ".join(one.heading_path), str(one.tokens), one.text) for one in newest
+    ]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(rows),
+        **counts(asdict(report)),
+        "newest_chunks": table(["path", "headings", "tokens", "text"], chunks),
+    }
+
+
+def embed_metadata(reports: Sequence[EmbedReport]) -> Metadata:
+    """Return what the materialization of a shard's vectors shows; all spaces together."""
+    spaces = [
+        (
+            one.space,
+            one.state,
+            *map(str, (one.texts, one.had, one.embedded, one.quarantined, one.tokens)),
+            f"{one.cost_usd:.4f}",
+        )
+        for one in reports
+    ]
+    heads = ["space", "state", "texts", "had", "embedded", "quarantined", "tokens", "USD"]
+    summed = {
+        "texts": sum(one.texts for one in reports),
+        "cache_hits": sum(one.had + one.elsewhere for one in reports),
+        "embedded": sum(one.embedded for one in reports),
+        "quarantined": sum(one.quarantined for one in reports),
+        "requests": sum(one.requests for one in reports),
+        "tokens": sum(one.tokens for one in reports),
+        "cost_usd": sum(one.cost_usd for one in reports),
+        "seconds": sum(one.seconds for one in reports),
+    }
+    return {**counts(summed), "spaces": table(heads, spaces)}
+
+
+def publish_metadata(report: PublishReport, account: Account, contents: Contents) -> Metadata:
+    """Return what the materialization of a shard's published documents shows."""
+    return {
+        "dagster/row_count": dg.MetadataValue.int(account.live),
+        **counts(asdict(report)),
+        "live_chunks": dg.MetadataValue.int(contents.chunks),
+        "live_texts": dg.MetadataValue.int(contents.texts),
+        "live_tokens": dg.MetadataValue.int(contents.tokens),
+        "account": account_table([("documents", account)]),
+    }
+
+
+def vector_metadata(
+    reports: Sequence[VectorIndexReport], collected: int, seconds: float
+) -> Metadata:
+    """Return what the materialization of the vector indexes shows."""
+    spaces = [
+        (
+            one.space,
+            f"{one.vectors:,}",
+            one.action,
+            "yes" if one.valid else "no",
+            f"{one.index_bytes:,}",
+            "yes" if one.fits_memory else "no, so building was slow",
+            f"{one.seconds:.2f}",
+        )
+        for one in reports
+    ]
+    heads = ["space", "vectors", "action", "valid", "bytes", "fits in memory", "seconds"]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(sum(one.vectors for one in reports)),
+        "unused_vectors_collected": dg.MetadataValue.int(collected),
+        "index_bytes": dg.MetadataValue.int(sum(one.index_bytes for one in reports)),
+        "seconds": dg.MetadataValue.float(round(seconds, 3)),
+        "spaces": table(heads, spaces),
+    }
+
+
+def account_table(accounts: Sequence[tuple[str, Account]]) -> dg.MarkdownMetadataValue:
+    """Return where the documents of shards are, a line for each."""
+    heads = ["shard", "listed", "live", "partial", "quarantined", "pending", "missing", "vanishing"]
+    rows = [
+        (
+            name,
+            *map(str, (one.listed, one.live, one.partial, one.quarantined)),
+            *map(str, (one.pending, one.missing, one.vanishing)),
+        )
+        for name, one in accounts
+    ]
+    return table(heads, rows)
+
+
+def quarantine_table(refused: Sequence[Quarantined]) -> dg.MarkdownMetadataValue:
+    """Return the documents that cannot be processed, and why."""
+    heads = ["path", "stage", "reason", "detail", "attempts", "since (UTC)"]
+    rows = [
+        (one.path, one.stage, one.reason, one.detail, str(one.attempts), f"{one.first_seen:%F %R}")
+        for one in refused
+    ]
+    return table(heads, rows)
+
+
+def _value(name: str, value: object) -> dg.MetadataValue:
+    if isinstance(value, float):
+        return dg.MetadataValue.float(round(value, 6 if name.endswith("usd") else 3))
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    return dg.MetadataValue.text(str(value))

@@ -1,0 +1,81 @@
+"""Shards as Dagster partitions: what a run works on, and how runs are cut."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import dagster as dg
+
+from kb_assets.fingerprints import Shard
+from kb_assets.settings import Settings
+
+EXECUTION_VARIABLE = "KB_EXECUTION"
+"""`cluster` makes every shard a run of its own, which Dagster's launchers spread."""
+
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+
+SOURCE_TAG = "kb/source"
+"""Which source a run works on; the run queue lets one such run of each go at a time."""
+
+SHARD_TAG = "kb/shard"
+"""Which shard a run works on, where each has a run of its own."""
+
+
+def runs_in_cluster() -> bool:
+    """Say whether every shard gets a run of its own."""
+    return os.environ.get(EXECUTION_VARIABLE, "") == "cluster"
+
+
+def shard_partitions(settings: Settings) -> dg.StaticPartitionsDefinition:
+    """Return the partitions: one for each shard of each source, in the order of `kb.toml`."""
+    return dg.StaticPartitionsDefinition([shard.key for shard in settings.shards])
+
+
+def backfill_policy() -> dg.BackfillPolicy:
+    """Return how many shards one run takes: all on one machine, one each in a cluster."""
+    if runs_in_cluster():
+        return dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+    return dg.BackfillPolicy.single_run()
+
+
+def shards_of(settings: Settings, keys: Sequence[str]) -> tuple[Shard, ...]:
+    """Return the shards of partition keys."""
+    by_key = {shard.key: shard for shard in settings.shards}
+    return tuple(by_key[key] for key in keys)
+
+
+def shards_of_run(settings: Settings, tags: Mapping[str, str]) -> tuple[Shard, ...]:
+    """Return the shards a run was started for, by its tags; none if it was for no partition."""
+    keys = [shard.key for shard in settings.shards]
+    first = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG)
+    last = tags.get(RANGE_END_TAG) or first
+    if first not in keys or last not in keys:
+        return ()
+    return settings.shards[keys.index(first) : keys.index(last) + 1]
+
+
+def range_tags(shards: Sequence[Shard]) -> dict[str, str]:
+    """Return the tags of one run over neighbouring shards of one source."""
+    tags = {SOURCE_TAG: shards[0].source}
+    if len(shards) == 1:
+        return tags | {PARTITION_TAG: shards[0].key, SHARD_TAG: shards[0].key}
+    return tags | {RANGE_START_TAG: shards[0].key, RANGE_END_TAG: shards[-1].key}
+
+
+def runs_of(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Shard, ...]]:
+    """Cut shards into runs: neighbours of one source go together.
+
+    A run over a range fails as a whole, so sources do not share one: that a source cannot be
+    reached must not keep the others from being brought up to date.
+    """
+    order = {shard: place for place, shard in enumerate(settings.shards)}
+    wanted = sorted(set(shards), key=order.__getitem__)
+    cuts = [
+        place
+        for place, (one, next_) in enumerate(pairwise(wanted), start=1)
+        if one.source != next_.source or order[next_] != order[one] + 1
+    ]
+    for start, end in pairwise([0, *cuts, len(wanted)]):
+        yield tuple(wanted[start:end])
