@@ -116,7 +116,7 @@ class Children:
         Raises:
             PermanentError: It ended, or took too long.
         """
-        near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+        near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < give_up:
             self.require_alive()

@@ -39,7 +39,7 @@ def dev(session: Session, port: int, host: str) -> int:
 
 
 def _named(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
 
 
 def _hang_up(signal_number: int, frame: FrameType | None) -> None:

@@ -50,7 +50,8 @@ def _examine(session: Session, probe: bool) -> "Iterator[Finding]":
 def _print(finding: "Finding") -> None:
     from rich.text import Text
 
-    from kb_assets.cli.output import console, visible
+    from kb_assets.cli.excerpt import visible
+    from kb_assets.cli.output import console
 
     mark, style = _MARKS[finding.level]
     told = Text.assemble((mark, style), (f"  {finding.name:<19}", "bold"), visible(finding.words))

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -52,10 +53,10 @@ def examine(settings: Settings, *, probe: bool) -> Iterator[Finding]:
         probe: Ask the embedding provider for one tiny vector.
     """
     for source in settings.sources:
-        yield from _guarded(f"source {source.name}", lambda s=source: _source(settings, s))
+        yield from _guarded(f"source {source.name}", partial(_source, settings, source))
     if not settings.sources:
         yield Finding("sources", "fail", "kb.toml names none.", "Add [[sources]] to kb.toml.")
-    yield from _guarded("provider", lambda: _provider(settings, probe))
+    yield from _guarded("provider", partial(_provider, settings, probe))
     yield from _disk(settings)
     try:
         urls = resolve_urls(settings)
@@ -126,12 +127,12 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _databases(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
     reachable = []
     for name, url in (("writer", urls.writer), ("reader", urls.reader)):
-        found = list(_guarded(f"database {name}", lambda n=name, u=url: _server(n, u)))
+        found = list(_guarded(f"database {name}", partial(_server, name, url)))
         reachable.append(all(finding.level != "fail" for finding in found))
         yield from found
     if all(reachable):
-        yield from _guarded("schema", lambda: _schema(settings, urls))
-    yield from _guarded("Dagster's database", lambda: _dagster(urls))
+        yield from _guarded("schema", partial(_schema, settings, urls))
+    yield from _guarded("Dagster's database", partial(_dagster, urls))
 
 
 def _server(name: str, url: str) -> Iterator[Finding]:

@@ -1,8 +1,13 @@
-"""The part of a passage that shows best why it was found."""
+"""Texts from elsewhere as they are shown: harmless, and the part that says most."""
 
 import re
 
 _WORD = re.compile(r"\w{3,}")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+"""Characters that would steer the terminal or hide what a text says."""
+
 _FRINGE = re.compile(r"\s+")
 
 
@@ -24,6 +29,11 @@ def excerpt(text: str, question: str, characters: int = 280) -> str:
     if end < len(line):
         end = max(line.rfind(" ", start, end), start + 1)
     return f"{'… ' if start else ''}{line[start:end]}{' …' if end < len(line) else ''}"
+
+
+def visible(text: str) -> str:
+    """Return a text that shows what it is: control characters become a mark."""
+    return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n").expandtabs(4))
 
 
 def question_words(question: str) -> frozenset[str]:

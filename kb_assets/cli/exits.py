@@ -1,4 +1,4 @@
-"""What a command exits with besides the errors' own codes; the table is in the package's docstring."""
+"""What commands exit with, besides the errors' own codes: see the table in `kb_assets.cli`."""
 
 DONE = 0
 UNEXPECTED = 1

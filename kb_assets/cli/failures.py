@@ -17,15 +17,12 @@ DEBUG_VARIABLE = "KB_DEBUG"
 
 def error_document(error: BaseException) -> dict[str, Any]:
     """Return an error as JSON has it."""
-    known = isinstance(error, KbError)
-    what = error.what if known else f"{type(error).__name__}: {error}"
-    return {
-        "kind": type(error).__name__,
-        "what": what,
-        "why": error.why if known else "",
-        "fix": error.fix if known else "",
-        "exit_code": error.exit_code if known else exits.UNEXPECTED,
-    }
+    kind = type(error).__name__
+    if isinstance(error, KbError):
+        told = {"kind": kind, "what": error.what, "why": error.why, "fix": error.fix}
+        return {**told, "exit_code": error.exit_code}
+    told = {"kind": kind, "what": f"{kind}: {error}", "why": "", "fix": ""}
+    return {**told, "exit_code": exits.UNEXPECTED}
 
 
 def tell(error: KbError) -> None:
@@ -69,7 +66,8 @@ def report_interrupt() -> int:
 def _say(what: str, why: str, fix: str) -> None:
     from rich.text import Text
 
-    from kb_assets.cli.output import error_console, visible
+    from kb_assets.cli.excerpt import visible
+    from kb_assets.cli.output import error_console
 
     console = error_console()
     told = Text.assemble(("Error: ", "bold red"), (visible(what), "bold"))

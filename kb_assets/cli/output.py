@@ -1,7 +1,6 @@
 """What is printed: tables for people, JSON for programs."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -14,10 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
-)
-"""Characters that would steer the terminal or hide what a text says."""
+from kb_assets.cli.excerpt import visible
 
 
 def console() -> Console:
@@ -28,11 +24,6 @@ def console() -> Console:
 def error_console() -> Console:
     """Return the console for progress and errors."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-
-def visible(text: str) -> str:
-    """Return a text that shows what it is: control characters become a mark."""
-    return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n").expandtabs(4))
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
@@ -58,6 +49,13 @@ def print_json(value: Any) -> None:  # noqa: ANN401
     sys.stdout.flush()
 
 
+def indent(out: Console, text: Text, columns: int) -> None:
+    """Print a text wrapped between words, some columns in, without blanks at the ends of lines."""
+    for line in text.wrap(out, max(20, out.width - columns)):
+        line.rstrip()
+        out.print(Text(" " * columns) + line, soft_wrap=True)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> Table:
     """Return a table: text on the left, numbers right-aligned after it.
 
@@ -80,7 +78,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns
 def number(value: float | None) -> str:
     """Return a count with its thousands apart; a dot for nothing, so that the rest stands out."""
     if value is None:
-        return "–"
+        return "?"
     return f"{value:,}" if value else "·"
 
 

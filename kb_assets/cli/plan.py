@@ -59,8 +59,8 @@ def _row(shard: "ShardForecast") -> tuple[str, ...]:
     from kb_assets.cli.output import number
 
     counts = (shard.found, shard.added, shard.changed, shard.unchanged)
-    counts = (*counts, shard.quarantined, shard.gone, shard.chunks)
-    return (shard.shard, *map(number, counts))
+    rare = (shard.quarantined, shard.gone, shard.chunks)
+    return (shard.shard, *map(number, counts), *map(number, rare))
 
 
 def _warnings(forecast: "Forecast", limits: "LimitSettings") -> list[str]:

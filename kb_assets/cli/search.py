@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kb_assets.cli.excerpt import excerpt, question_words, visible
 from kb_assets.cli.session import KbCommand, Session, pass_session
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.text import Text
 
     from kb_assets.retrieval.search import Hit
 
@@ -75,44 +76,42 @@ def search(session: Session, question: str, full: bool, **filters: Any) -> int: 
 
 
 def _print(hits: "Sequence[Hit]", question: str, full: bool) -> None:
-    from rich.padding import Padding
-
-    from kb_assets.cli.output import console
+    from kb_assets.cli.output import console, indent
 
     out = console()
     for rank, hit in enumerate(hits, start=1):
         out.print(_head(rank, hit), soft_wrap=True)
-        out.print(Padding(_body(hit, question, full), (0, 0, 0, 4), expand=False))
+        if full:
+            for line in _marked(hit.text.strip("\n"), question).split("\n"):
+                out.print("    ", line, sep="", soft_wrap=True)
+        else:
+            indent(out, _marked(excerpt(hit.text, question), question), 4)
         out.print()
 
 
-def _head(rank: int, hit: "Hit") -> "RenderableType":
+def _head(rank: int, hit: "Hit") -> "Text":
     from rich.text import Text
-
-    from kb_assets.cli.output import visible
 
     head = Text.assemble(
         (f"{rank:>2}. ", "bold"),
         (f"{hit.score:.3f}  ", "green"),
         (visible(f"{hit.source}:{hit.path}"), "bold cyan"),
-        (f"  bytes {hit.byte_start:,}–{hit.byte_end:,}", "dim"),
+        (f"  bytes {hit.byte_start:,}-{hit.byte_end:,}", "dim"),
     )
-    where = " › ".join(hit.heading_path) or hit.title or ""
+    where = " > ".join(hit.heading_path) or hit.title or ""
     if where:
         head.append("\n    ").append(visible(where), "yellow")
     return head
 
 
-def _body(hit: "Hit", question: str, full: bool) -> "RenderableType":
+def _marked(passage: str, question: str) -> "Text":
+    """Return a passage with the question's words in bold."""
     from rich.text import Text
 
-    from kb_assets.cli.excerpt import excerpt, question_words
-    from kb_assets.cli.output import visible
-
-    body = Text(visible(hit.text.strip("\n") if full else excerpt(hit.text, question)))
+    marked = Text(visible(passage))
     if words := question_words(question):
-        body.highlight_words(words, "bold", case_sensitive=False)
-    return body
+        marked.highlight_words(words, "bold", case_sensitive=False)
+    return marked
 
 
 def _print_footer(hits: "Sequence[Hit]", provider: str) -> None:

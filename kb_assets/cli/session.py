@@ -1,4 +1,4 @@
-"""What all commands share: the options every one of them takes, and the knowledge base they open."""
+"""What all commands share: options, settings, and the knowledge base they open."""
 
 import os
 import sys

@@ -1,6 +1,5 @@
 """`kb status`: where every document is."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,12 +61,11 @@ def _document(found: "Status", refused: "list[Quarantined]") -> dict[str, Any]:
         "settled": found.is_settled,
         "reasons": reasons(found),
         "totals": {
-            **{name: _sum(found, lambda one, n=name: getattr(one.account, n)) for name in _COUNTS},
+            "listed": sum(one.account.listed or 0 for one in found.shards),
+            **{name: _account_sum(found, name) for name in _COUNTS},
             **{
-                name: _sum(found, lambda one, n=name: getattr(one.contents, n))
-                for name in _CONTENTS
+                name: sum(getattr(one.contents, name) for one in found.shards) for name in _CONTENTS
             },
-            "listed": _sum(found, lambda one: one.account.listed or 0),
         },
         "shards": shards,
         "spaces": found.spaces,
@@ -75,8 +73,8 @@ def _document(found: "Status", refused: "list[Quarantined]") -> dict[str, Any]:
     }
 
 
-def _sum(found: "Status", count: "Callable[[ShardStatus], int]") -> int:
-    return sum(count(one) for one in found.shards)
+def _account_sum(found: "Status", name: str) -> int:
+    return sum(getattr(one.account, name) for one in found.shards)
 
 
 def reasons(found: "Status") -> list[str]:
@@ -156,19 +154,18 @@ def _row(one: "ShardStatus", rare: list[str]) -> tuple[str, ...]:
 
 
 def _print_quarantine(out: "Console", refused: "list[Quarantined]") -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
-    from kb_assets.cli.output import count_of, visible
+    from kb_assets.cli.excerpt import visible
+    from kb_assets.cli.output import count_of, indent
 
     out.print(f"\n{count_of(len(refused), 'document')} in quarantine")
     for one in refused:
         tried = f"{one.stage}, {count_of(one.attempts, 'attempt')}"
-        head = Text.assemble(
-            (visible(f"{one.source}:{one.path}"), "cyan"), f"  {one.reason}", (f"  {tried}", "dim")
-        )
-        out.print(Padding(head, (0, 0, 0, 2)))
-        out.print(Padding(Text(visible(one.detail)), (0, 0, 0, 6)))
+        where = visible(f"  {one.source}:{one.path}")
+        head = Text.assemble((where, "cyan"), f"  {one.reason}", (f"  {tried}", "dim"))
+        out.print(head, soft_wrap=True)
+        indent(out, Text(visible(one.detail)), 6)
 
 
 def _print_verdict(out: "Console", found: "Status", quarantine: bool) -> None:
@@ -176,11 +173,11 @@ def _print_verdict(out: "Console", found: "Status", quarantine: bool) -> None:
 
     why = reasons(found)
     if not why:
-        total = _sum(found, lambda one: one.account.documents)
+        total = _account_sum(found, "documents")
         out.print(f"Settled: {count_of(total, 'document')}, all accounted for.", style="green")
     else:
         out.print("Not settled:", style="yellow")
     for reason in why:
         out.print(f"  {reason}", soft_wrap=True)
-    if not quarantine and _sum(found, lambda one: one.account.quarantined):
+    if not quarantine and _account_sum(found, "quarantined"):
         out.print("`kb status --quarantine` says what is in quarantine, and why.", style="dim")

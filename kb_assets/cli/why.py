@@ -34,7 +34,8 @@ def why(session: Session, path: str, source: str | None) -> int:
 def _print(story: "Story") -> None:
     from rich.text import Text
 
-    from kb_assets.cli.output import console, visible
+    from kb_assets.cli.excerpt import visible
+    from kb_assets.cli.output import console
 
     out = console()
     out.print(Text(visible(f"{story.source}:{story.path}"), "bold cyan"), soft_wrap=True)

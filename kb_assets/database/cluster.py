@@ -93,7 +93,11 @@ class Cluster:
         return self.folder / "log" / "server.log"
 
     def make_folder(self) -> None:
-        """Create the folder that holds everything, closed to other accounts."""
+        """Create the folder that holds everything, closed to other accounts.
+
+        Raises:
+            DatabaseRefusedError: It cannot be created, or is another account's.
+        """
         # As root, the server's own account must pass through it.
         mode = 0o711 if os.geteuid() == 0 else 0o700
         try:
@@ -102,12 +106,19 @@ class Cluster:
             raise DatabaseRefusedError(
                 f"{self.folder} cannot be created.", why=str(error), fix="Set KB_HOME elsewhere."
             ) from error
+        ours = self.folder.stat().st_uid == os.geteuid()
+        if not ours or not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+            raise DatabaseRefusedError(
+                f"{self.folder} belongs to another account.",
+                why="A server's files stay with the account that created them.",
+                fix="Work as that account, or set KB_HOME to a folder of your own.",
+            )
 
     def ensure_running(self, options: Mapping[str, str]) -> ServerAddress:
         """Bring the server up unless it is up, and return its address once it answers.
 
         Raises:
-            DatabaseRefusedError: The data folder is another version's or another account's.
+            DatabaseRefusedError: The data folder is another version's.
             DatabaseUnavailableError: The server did not come up.
         """
         if self._settled() == "ready":
@@ -179,12 +190,6 @@ class Cluster:
             return (self.data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
             return None
-        except PermissionError as error:
-            raise DatabaseRefusedError(
-                f"{self.data} belongs to another account.",
-                why=str(error),
-                fix="Work as the account that created it, or set KB_HOME to a folder of your own.",
-            ) from error
 
     def _require_version(self, found: str) -> None:
         if found != str(self.major):
@@ -196,12 +201,13 @@ class Cluster:
 
     def _start(self, account: ServerAccount, options: Mapping[str, str]) -> None:
         """Start the server and wait until it answers, through crash recovery if need be."""
-        if self._pid_file() and self.state() is None:
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+        socket = self._choose_socket_folder(account)
+        self._drop_stale(self.data / "postmaster.pid")
+        self._drop_stale(socket / f".s.PGSQL.{PORT}.lock")
         account.own(self.log.parent)
         if self.log.exists() and self.log.stat().st_size > 16 * 1024 * 1024:
             self.log.replace(self.log.with_suffix(".old.log"))
-        self._write_settings(account, options)
+        self._write_settings(account, {"unix_socket_directories": str(socket), **options})
         arguments = ("-D", str(self.data), "-l", str(self.log), "-w", "-t", str(RECOVERY_SECONDS))
         for pause in (0.2, 0.5, 1, 2, 4, 8, 16, None):
             account.run("pg_ctl", *arguments, "start")
@@ -215,7 +221,6 @@ class Cluster:
     def _write_settings(self, account: ServerAccount, options: Mapping[str, str]) -> None:
         """Write `kb.conf`, which `postgresql.conf` ends by including."""
         chosen = {
-            "unix_socket_directories": str(self._choose_socket_folder(account)),
             "dynamic_shared_memory_type": _shared_memory_type(),
             **options,
         }
@@ -251,16 +256,20 @@ class Cluster:
         return Path(self._pid_file()[4])
 
     def _pid_file(self) -> list[str]:
-        try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except PermissionError:
-            self._version()
-            raise
+        return _lines(self.data / "postmaster.pid")
 
     def _is_ours(self, pid: str) -> bool:
         return pid.strip().isdigit() and _serves(int(pid), self.data)
+
+    def _drop_stale(self, lock_file: Path) -> None:
+        """Remove a lock file of a server that is gone.
+
+        PostgreSQL itself takes any living process of that number for the server, and in a
+        container whose first process reaps nothing, the dead server as well.
+        """
+        lines = _lines(lock_file)
+        if lines and not self._is_ours(lines[0]):
+            lock_file.unlink(missing_ok=True)
 
     def _end_orphans(self) -> None:
         """End servers of a data folder that was deleted under them: they would take our socket."""
@@ -280,6 +289,13 @@ class Cluster:
         return DatabaseUnavailableError(
             "The embedded database did not start.", why=why, fix=f"Its log is {self.log}."
         )
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def _serves(pid: int, data: Path) -> bool:

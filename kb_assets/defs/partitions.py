@@ -16,11 +16,8 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 
-SOURCE_TAG = "kb/source"
-"""Which source a run works on; the run queue lets one such run of each go at a time."""
-
 SHARD_TAG = "kb/shard"
-"""Which shard a run works on, where each has a run of its own."""
+"""Which shard a run works on, or from which to which: one such run goes at a time."""
 
 
 def runs_in_cluster() -> bool:
@@ -58,10 +55,10 @@ def shards_of_run(settings: Settings, tags: Mapping[str, str]) -> tuple[Shard, .
 
 def range_tags(shards: Sequence[Shard]) -> dict[str, str]:
     """Return the tags of one run over neighbouring shards of one source."""
-    tags = {SOURCE_TAG: shards[0].source}
+    first, last = shards[0].key, shards[-1].key
     if len(shards) == 1:
-        return tags | {PARTITION_TAG: shards[0].key, SHARD_TAG: shards[0].key}
-    return tags | {RANGE_START_TAG: shards[0].key, RANGE_END_TAG: shards[-1].key}
+        return {PARTITION_TAG: first, SHARD_TAG: first}
+    return {RANGE_START_TAG: first, RANGE_END_TAG: last, SHARD_TAG: f"{first}...{last}"}
 
 
 def runs_of(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Shard, ...]]:

@@ -10,6 +10,7 @@ import dagster as dg
 from kb_assets.database.run import Run
 from kb_assets.defs.failures import failure_of, retry_of
 from kb_assets.defs.options import IndexOptions
+from kb_assets.defs.processes import sign
 from kb_assets.errors import KbError, TransientError
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
@@ -57,6 +58,7 @@ class KnowledgeBaseResource:
         self.settings = settings
         self._given = knowledge_base
         self._observer = observer
+        self._signed = ""
 
     @contextmanager
     def opened(self) -> Iterator[KnowledgeBase]:
@@ -78,10 +80,10 @@ class KnowledgeBaseResource:
 
         def say(sentence: str) -> None:
             context.log.info(sentence)
-            if self._observer is not None:
-                self._observer.say(sentence)
+            self.say(sentence)
 
         with self.told_as_dagster_wants(context), self.opened() as knowledge_base:
+            self._sign(context)
             yield knowledge_base.run(
                 run_id=context.run_id,
                 say=say,
@@ -111,6 +113,16 @@ class KnowledgeBaseResource:
             if isinstance(error, KbError):
                 raise failure_of(error) from error
             raise
+
+    def _sign(self, context: dg.AssetExecutionContext) -> None:
+        if self._signed != context.run_id:
+            sign(context.instance, context.run)
+            self._signed = context.run_id
+
+    def say(self, sentence: str) -> None:
+        """Tell who follows along what begins; Dagster's own events say the same."""
+        if self._observer is not None:
+            self._observer.say(sentence)
 
     def note(self, asset: str, part: str, report: dict[str, Any]) -> None:
         """Pass on what an asset reported of a shard or a space."""

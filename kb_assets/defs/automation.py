@@ -1,0 +1,35 @@
+"""What follows by itself: the vector index after publishing."""
+
+import dagster as dg
+
+SENSOR = "after_publishing"
+
+
+def after_publishing() -> dg.AutomationCondition[dg.AssetKey]:
+    """Look after the index once shards were published without it.
+
+    `index_documents` ends with the vector index on one machine, and this finds nothing to do.
+    It is for the rest: runs of one shard each in a cluster, and documents published by hand.
+
+    - *any_deps_updated … since_last_handled*: once for any number of shards, not once for each.
+    - *not any_deps_in_progress*: building while shards still load makes each insert pay for the
+      graph; a bulk load is several times faster without it.
+    - *not in_progress*: the run that publishes may have the index as its next step.
+    """
+    updated = dg.AutomationCondition.any_deps_updated().since_last_handled()
+    return (
+        updated
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    ).with_label(SENSOR)
+
+
+def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that evaluates the condition; the one Dagster adds itself is stopped."""
+    return dg.AutomationConditionSensorDefinition(
+        SENSOR,
+        target=dg.AssetSelection.assets("vector_index"),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Looks after the vector index when shards were published without it.",
+    )

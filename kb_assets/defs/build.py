@@ -1,0 +1,46 @@
+"""All definitions of one knowledge base."""
+
+import warnings
+
+import dagster as dg
+
+from kb_assets.defs.automation import automation_sensor
+from kb_assets.defs.checks import index_checks
+from kb_assets.defs.chunks import document_chunks_asset
+from kb_assets.defs.documents import raw_documents_asset
+from kb_assets.defs.embeddings import chunk_embeddings_asset
+from kb_assets.defs.index import published_documents_asset, vector_index_asset
+from kb_assets.defs.resources import KNOWLEDGE_BASE, KnowledgeBaseResource
+from kb_assets.defs.schedules import index_documents_job, index_documents_schedule
+from kb_assets.settings import Settings
+
+
+def build_definitions(
+    settings: Settings, resource: KnowledgeBaseResource | None = None
+) -> dg.Definitions:
+    """Return what Dagster knows of a knowledge base.
+
+    Args:
+        settings: Its sources become partitions, its owners the assets' owners.
+        resource: Opens it; by default anew for each step.
+    """
+    with warnings.catch_warnings():
+        # Backfill policies are "beta", and the only way to give one run several partitions.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        assets = [
+            raw_documents_asset(settings),
+            document_chunks_asset(settings),
+            chunk_embeddings_asset(settings),
+            published_documents_asset(settings),
+            vector_index_asset(settings),
+        ]
+    job = index_documents_job()
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=index_checks(),
+        jobs=[job],
+        schedules=[index_documents_schedule(settings, job)],
+        sensors=[automation_sensor()],
+        resources={KNOWLEDGE_BASE: resource or KnowledgeBaseResource(settings)},
+        executor=dg.in_process_executor,
+    )

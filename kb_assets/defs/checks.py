@@ -1,0 +1,213 @@
+"""Asset checks: each asserts the one truth its name says.
+
+A check counts the shards its run worked on; started by itself, it counts all of them. Either
+way it leaves out shards another run is working on at that moment. The checks have no partitions
+of their own (those are a preview in Dagster), so the latest result stands for the asset; its
+metadata says which shards it counted.
+
+Only `vectors_are_sound` blocks, because only there would going on do harm. The others tell what
+is wrong while readers keep what they have, and holding back the rest would not mend it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from kb_assets.defs.metadata import account_table, table
+from kb_assets.defs.partitions import shards_of_run
+from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.fingerprints import Shard
+from kb_assets.index.account import account_for
+from kb_assets.index.checks import busy_shards, index_health, soundness, text_coverage
+from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.settings import Settings
+
+LEAST_FOUND = 0.9
+"""HNSW is approximate: a vector may miss itself now and then, but not many do."""
+
+CONFIRM_DELETES = (
+    "Look whether the source is whole. If the documents are gone on purpose, run "
+    "`kb index --confirm-deletes`, or materialize raw_documents with confirm_deletes: true."
+)
+
+
+@contextmanager
+def opened(
+    context: dg.AssetCheckExecutionContext, resource: KnowledgeBaseResource
+) -> Iterator[tuple[KnowledgeBase, tuple[Shard, ...]]]:
+    """Lend the knowledge base, and the shards that are this check's to count."""
+    settings = resource.settings
+    with resource.told_as_dagster_wants(context), resource.opened() as knowledge_base:
+        wanted = shards_of_run(settings, context.run.tags) or settings.shards
+        busy = busy_shards(knowledge_base.database, wanted)
+        yield knowledge_base, tuple(shard for shard in wanted if shard not in busy)
+
+
+def index_checks() -> list[dg.AssetChecksDefinition]:
+    """Return the checks of the index."""
+    return [
+        no_document_vanished_by_accident,
+        vectors_are_sound,
+        every_document_is_accounted_for,
+        every_chunk_is_embedded,
+        index_is_valid,
+    ]
+
+
+@dg.asset_check(
+    asset="raw_documents",
+    description="The mass-delete guard withholds nothing: no shard lost more documents at once "
+    "than limits.max_deleted_share allows.",
+)
+def no_document_vanished_by_accident(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red while the guard withholds documents.
+
+    ERROR, because somebody has to decide. Not blocking: the documents stay in search, and what
+    is new or changed is as good as ever.
+    """
+    with opened(context, knowledge_base) as (kb, shards):
+        missing = [(shard.key, account_for(kb.database, shard).missing) for shard in shards]
+    withheld = sum(count for _, count in missing)
+    return dg.AssetCheckResult(
+        passed=withheld == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{withheld} documents are gone and kept. {CONFIRM_DELETES}"
+        if withheld
+        else "Nothing is withheld.",
+        metadata={
+            "withheld": withheld,
+            "shards": table(["shard", "withheld"], [(key, str(one)) for key, one in missing]),
+        },
+    )
+
+
+@dg.asset_check(
+    asset="chunk_embeddings",
+    blocking=True,
+    description="No vector is zero, not finite or of a wrong length: neither those about to be "
+    "published nor a random sample of the rest.",
+)
+def vectors_are_sound(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red if a vector can be found by no search.
+
+    Blocking with ERROR if the vector waits to be published: going on would replace a good old
+    revision by one that nobody finds. WARN, which never blocks, if it is live already: holding
+    back other documents would not mend it.
+    """
+    with opened(context, knowledge_base) as (kb, shards):
+        seen = soundness(kb.database, shards)
+    severity = dg.AssetCheckSeverity.ERROR if seen.waiting_unsound else dg.AssetCheckSeverity.WARN
+    unsound = seen.waiting_unsound + seen.stored_unsound
+    return dg.AssetCheckResult(
+        passed=unsound == 0,
+        severity=severity,
+        description=f"{unsound} vectors are unusable. Delete them from the space's table, see to "
+        "the provider, and run `kb index` again: it embeds what is missing."
+        if unsound
+        else f"{seen.waiting + seen.stored} vectors were looked at.",
+        metadata={
+            "looked_at_waiting": seen.waiting,
+            "unsound_waiting": seen.waiting_unsound,
+            "looked_at_stored": seen.stored,
+            "unsound_stored": seen.stored_unsound,
+        },
+    )
+
+
+@dg.asset_check(
+    asset="published_documents",
+    description="Every document the listing found is live or quarantined, and none waits: "
+    "listed = live + quarantined.",
+)
+def every_document_is_accounted_for(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red if a document is lost, or waits although the run is through.
+
+    ERROR, because a document that is nowhere is what this system promises not to have. Not
+    blocking: the vector index serves what is live whatever else is missing.
+    """
+    with opened(context, knowledge_base) as (kb, shards):
+        accounts = [(shard.key, account_for(kb.database, shard)) for shard in shards]
+    open_ = [key for key, account in accounts if not account.is_settled]
+    return dg.AssetCheckResult(
+        passed=not open_,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"Not settled: {', '.join(open_)}. `kb status` and `kb why PATH` say where "
+        "the documents are; the next run goes on with those that wait."
+        if open_
+        else "All documents are live or quarantined with a reason.",
+        metadata={"shards": account_table(accounts)},
+    )
+
+
+@dg.asset_check(
+    asset="published_documents",
+    description="Every text readers see has a vector in the space that answers, or is in "
+    "quarantine with a reason.",
+)
+def every_chunk_is_embedded(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red if a live text cannot be found by its meaning.
+
+    ERROR: publishing refuses such documents, so vectors were deleted behind its back or a space
+    was promoted by force. Not blocking: it is live already, and the next run may mend it.
+    """
+    with opened(context, knowledge_base) as (kb, shards):
+        covered = [(shard.key, text_coverage(kb.database, shard)) for shard in shards]
+    missing = sum(one.missing for _, one in covered)
+    return dg.AssetCheckResult(
+        passed=missing == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{missing} live texts have no vector. Run `kb index --verify`, which embeds "
+        "what is missing."
+        if missing
+        else "Every live text can be found.",
+        metadata={
+            "missing": missing,
+            "shards": table(
+                ["shard", "texts", "missing"],
+                [(key, str(one.texts), str(one.missing)) for key, one in covered],
+            ),
+        },
+    )
+
+
+@dg.asset_check(
+    asset="vector_index",
+    description="The index of the space that answers is complete and for the right distance, and "
+    "vectors drawn at random find themselves through it.",
+)
+def index_is_valid(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red if searches cannot use the index, or it misleads them. Nothing comes after it."""
+    with opened(context, knowledge_base) as (kb, _):
+        health = index_health(kb.database)
+    if health is None or not health.vectors:
+        return dg.AssetCheckResult(passed=True, description="There is nothing to index yet.")
+    finds = health.asked == 0 or health.found / health.asked >= LEAST_FOUND
+    return dg.AssetCheckResult(
+        passed=health.usable and finds,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{health.found} of {health.asked} vectors found themselves."
+        if health.usable
+        else "There is no usable index: searches are exact, and slow. Materialize vector_index.",
+        metadata={
+            "space": health.space,
+            "usable": health.usable,
+            "vectors_asked": health.asked,
+            "found_themselves": health.found,
+        },
+    )

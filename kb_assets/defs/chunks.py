@@ -1,0 +1,50 @@
+"""The asset `document_chunks`."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from kb_assets.chunks.stage import chunk_documents
+from kb_assets.defs.attributes import shard_asset
+from kb_assets.defs.columns import chunk_columns
+from kb_assets.defs.metadata import chunk_metadata
+from kb_assets.defs.options import IndexOptions
+from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.index.samples import count_chunks, newest_chunks
+from kb_assets.settings import Settings
+
+DESCRIPTION = """
+Spans of each revision's text, small enough to embed, with byte offsets and the headings they
+stand under.
+
+Splits only revisions that have no chunks yet, in a process of its own. The numbers are what
+this run split; the row count is all chunks of the shard.
+"""
+
+
+def document_chunks_asset(settings: Settings) -> dg.AssetsDefinition:
+    """Return the asset, with a partition for each shard of the settings' sources."""
+
+    @dg.asset(
+        **shard_asset(settings),
+        deps=["raw_documents"],
+        description=DESCRIPTION,
+        kinds={"python", "postgres"},
+        metadata=chunk_columns(),
+    )
+    def document_chunks(
+        context: dg.AssetExecutionContext,
+        knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    ) -> dg.MaterializeResult[None]:
+        with knowledge_base.run(context, IndexOptions()) as run:
+            for shard in shards_of(settings, context.partition_keys):
+                knowledge_base.say(f"{shard.key}: splitting new revisions")
+                report = chunk_documents(run, shard)
+                rows, newest = count_chunks(run.database, shard), newest_chunks(run.database, shard)
+                shown = chunk_metadata(report, rows, newest)
+                context.add_asset_metadata(shown, partition_key=shard.key)
+                knowledge_base.note("document_chunks", shard.key, asdict(report))
+        return dg.MaterializeResult()
+
+    return document_chunks

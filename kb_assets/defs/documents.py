@@ -1,0 +1,59 @@
+"""The asset `raw_documents`."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from kb_assets.chunks.plan import recipe_of
+from kb_assets.defs.attributes import shard_asset
+from kb_assets.defs.columns import revision_columns
+from kb_assets.defs.metadata import read_metadata
+from kb_assets.defs.options import IndexOptions
+from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.documents.stage import read_documents
+from kb_assets.index.account import list_quarantine
+from kb_assets.index.samples import SAMPLE_ROWS, newest_documents
+from kb_assets.settings import Settings
+
+DESCRIPTION = """
+Each document as its source has it, in normalised text with title, tags and metadata.
+
+Lists the source, and reads what may have changed since: version tokens first, then SHA-256.
+A new or changed document gets a *revision* that waits; readers keep the old one until
+`published_documents` has the new one complete.
+
+- **found** = unchanged + touched (read, and the same) + added + changed + reverted + quarantined
+- **quarantined**: cannot be read or parsed; tried again when it or the settings change
+- **withheld**: gone from the source, but too many at once; `no_document_vanished_by_accident`
+  says how to confirm that
+"""
+
+
+def raw_documents_asset(settings: Settings) -> dg.AssetsDefinition:
+    """Return the asset, with a partition for each shard of the settings' sources."""
+
+    @dg.asset(
+        **shard_asset(settings),
+        description=DESCRIPTION,
+        kinds={"python", "postgres"},
+        metadata=revision_columns(),
+    )
+    def raw_documents(
+        context: dg.AssetExecutionContext,
+        config: IndexOptions,
+        knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    ) -> dg.MaterializeResult[None]:
+        recipe = recipe_of(settings.splitting)
+        with knowledge_base.run(context, config) as run:
+            for shard in shards_of(settings, context.partition_keys):
+                knowledge_base.say(f"{shard.key}: reading what may have changed")
+                report = read_documents(run, shard, recipe)
+                newest = newest_documents(run.database, shard)
+                refused = list_quarantine(run.database, shard, SAMPLE_ROWS)
+                shown = read_metadata(report, newest, refused)
+                context.add_asset_metadata(shown, partition_key=shard.key)
+                knowledge_base.note("raw_documents", shard.key, asdict(report))
+        return dg.MaterializeResult()
+
+    return raw_documents

@@ -1,0 +1,91 @@
+"""The assets `published_documents` and `vector_index`."""
+
+import time
+from dataclasses import asdict
+
+import dagster as dg
+
+from kb_assets.defs.attributes import shard_asset, whole_asset
+from kb_assets.defs.automation import after_publishing
+from kb_assets.defs.columns import document_columns, vector_columns
+from kb_assets.defs.metadata import publish_metadata, vector_metadata
+from kb_assets.defs.options import IndexOptions
+from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.index.account import account_for, contents_of
+from kb_assets.index.collect import collect_unused_vectors
+from kb_assets.index.publish import publish_documents
+from kb_assets.index.vectors import maintain_vector_indexes
+from kb_assets.knowledge_base import SECONDS_PER_DAY
+from kb_assets.settings import Settings
+
+PUBLISHED = """
+What readers can search: each document whole, all old or all new.
+
+Makes revisions live of which every text is embedded or in quarantine, and takes away documents
+that left their source, in one transaction each time. **waiting** documents lack vectors and go
+live with the next run; until then their old revision answers. The row count is documents live.
+"""
+
+INDEX = """
+The HNSW index over each space's vectors: built after a bulk load, looked after, rebuilt when due.
+
+Also deletes vectors nothing has used for `limits.unused_vector_days`. It has no partitions: all
+shards share it. Without a usable index searches are exact, and slow.
+"""
+
+
+def published_documents_asset(settings: Settings) -> dg.AssetsDefinition:
+    """Return the asset, with a partition for each shard of the settings' sources."""
+
+    @dg.asset(
+        **shard_asset(settings),
+        deps=["chunk_embeddings"],
+        description=PUBLISHED,
+        kinds={"postgres"},
+        metadata=document_columns(),
+    )
+    def published_documents(
+        context: dg.AssetExecutionContext,
+        knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    ) -> dg.MaterializeResult[None]:
+        with knowledge_base.run(context, IndexOptions()) as run:
+            for shard in shards_of(settings, context.partition_keys):
+                knowledge_base.say(f"{shard.key}: publishing what is complete")
+                report = publish_documents(run, shard)
+                account = account_for(run.database, shard)
+                shown = publish_metadata(report, account, contents_of(run.database, shard))
+                context.add_asset_metadata(shown, partition_key=shard.key)
+                knowledge_base.note("published_documents", shard.key, asdict(report))
+        return dg.MaterializeResult()
+
+    return published_documents
+
+
+def vector_index_asset(settings: Settings) -> dg.AssetsDefinition:
+    """Return the asset."""
+
+    @dg.asset(
+        **whole_asset(settings),
+        deps=["published_documents"],
+        automation_condition=after_publishing(),
+        description=INDEX,
+        kinds={"postgres"},
+        metadata=vector_columns(),
+    )
+    def vector_index(
+        context: dg.AssetExecutionContext,
+        knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    ) -> dg.MaterializeResult[None]:
+        started = time.monotonic()
+        with knowledge_base.run(context, IndexOptions()) as run:
+            knowledge_base.say("looking after the vector index")
+            days = settings.limits.unused_vector_days
+            collected = collect_unused_vectors(run.database, days * SECONDS_PER_DAY)
+            reports = maintain_vector_indexes(run.database, collected=collected)
+        for report in reports:
+            knowledge_base.note("vector_index", report.space, asdict(report))
+        seconds = time.monotonic() - started
+        return dg.MaterializeResult(metadata=vector_metadata(reports, collected, seconds))
+
+    return vector_index

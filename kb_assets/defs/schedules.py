@@ -1,0 +1,86 @@
+"""The job that brings the index up to date, and the schedule that starts it."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from kb_assets.defs.failures import NO_RUN_RETRIES
+from kb_assets.defs.partitions import range_tags, runs_in_cluster, runs_of, shards_of_run
+from kb_assets.defs.processes import end_abandoned_runs
+from kb_assets.fingerprints import Shard
+from kb_assets.settings import Settings
+
+JOB = "index_documents"
+
+SHARD_ASSETS = ("raw_documents", "document_chunks", "chunk_embeddings", "published_documents")
+
+_GOING = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def index_documents_job() -> UnresolvedAssetJobDefinition:
+    """Return the job: from a source's listing to an index that is looked after.
+
+    In a cluster each shard is a run of its own. The vector index is left out there and follows
+    by its automation condition when no shard is being loaded any more.
+    """
+    assets = SHARD_ASSETS if runs_in_cluster() else (*SHARD_ASSETS, "vector_index")
+    return dg.define_asset_job(
+        JOB,
+        selection=dg.AssetSelection.assets(*assets),
+        executor_def=dg.in_process_executor,
+        tags=NO_RUN_RETRIES,
+        description="Brings shards up to date: read, split, embed, publish; then looks after the "
+        "vector index. What did not change costs nothing.",
+    )
+
+
+def index_documents_schedule(
+    settings: Settings, job: UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Return the schedule; it runs by itself only if `schedule.enabled` says so."""
+
+    @dg.schedule(
+        job=job,
+        name=f"{JOB}_schedule",
+        cron_schedule=settings.schedule.cron,
+        execution_timezone=settings.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING
+        if settings.schedule.enabled
+        else dg.DefaultScheduleStatus.STOPPED,
+        description="Starts index_documents for every shard: a run for each source, or for each "
+        "shard in a cluster. A source or shard whose last run is still going is left out.",
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext,
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        if not settings.shards:
+            yield dg.SkipReason("kb.toml names no sources.")
+            return
+        busy = _shards_being_worked_on(settings, context.instance)
+        runs = _cut(settings)
+        due = [shards for shards in runs if not busy.intersection(shard.key for shard in shards)]
+        if not due:
+            yield dg.SkipReason("The last run of every shard is still going, or waits its turn.")
+        for shards in due:
+            yield dg.RunRequest(tags=range_tags(shards))
+
+    return schedule
+
+
+def _cut(settings: Settings) -> list[tuple[Shard, ...]]:
+    if runs_in_cluster():
+        return [(shard,) for shard in settings.shards]
+    return list(runs_of(settings, settings.shards))
+
+
+def _shards_being_worked_on(settings: Settings, instance: dg.DagsterInstance) -> set[str]:
+    end_abandoned_runs(instance)
+    runs = instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=list(_GOING)))
+    return {shard.key for run in runs for shard in shards_of_run(settings, run.tags)}

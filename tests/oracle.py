@@ -1,0 +1,204 @@
+"""What must hold after any fault: the formulas every fault test ends with.
+
+They are computed here from files and tables, not by asking the code under test; where that
+code has an opinion of its own (`KnowledgeBase.status`), it must agree.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from kb_assets.chunks.plan import recipe_of
+from kb_assets.documents.open import open_source
+from kb_assets.embeddings.space import Space, list_spaces
+from kb_assets.fingerprints import content_hash, input_text
+from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.settings import SourceSettings
+
+Embed = Callable[[str], numpy.ndarray]
+"""The pure function E that the test's provider is: a document's text to its vector."""
+
+_PLACES = """
+select d.path, live.content_hash, p.fingerprint, live.state, d.pending_revision_id is not null,
+    d.missing_since is not null or d.vanished_at is not null, q.reason, q.detail
+from kb.document d
+join kb.source s on s.id = d.source_id and s.name = %s
+left join kb.document_revision live on live.id = d.live_revision_id
+left join kb.processing_recipe p on p.id = live.recipe_id
+left join kb.quarantine q on q.document_id = d.id
+"""
+
+_LEFT_BEHIND = {
+    "revisions that are neither live nor pending": """
+        select r.id from kb.document_revision r join kb.document d on d.id = r.document_id
+        where r.id is distinct from d.live_revision_id
+            and r.id is distinct from d.pending_revision_id""",
+    "documents whose revision does not exist": """
+        select d.path from kb.document d
+        left join kb.document_revision live on live.id = d.live_revision_id
+        left join kb.document_revision pending on pending.id = d.pending_revision_id
+        where (d.live_revision_id is not null and live.document_id is distinct from d.id)
+            or (d.pending_revision_id is not null and pending.document_id is distinct from d.id)""",
+    "claims of runs that are over": "select input_hash from kb.embedding_claim",
+}
+
+_TEXTS = """
+select distinct on (c.input_hash) c.input_hash, r.title, c.heading_path, c.text
+from kb.chunk c join kb.document_revision r on r.id = c.revision_id
+order by c.input_hash
+"""
+
+_LIVE_TEXTS = """
+select d.path, c.ordinal, c.input_hash, r.title, c.heading_path, c.text
+from kb.document d
+join kb.document_revision r on r.id = d.live_revision_id
+join kb.chunk c on c.revision_id = r.id
+"""
+
+_DOCUMENTS = """
+select s.name, d.path, r.content_hash, p.fingerprint, r.title, r.tags, r.metadata, r.media_type,
+    r.text, q.stage, q.reason
+from kb.document d
+join kb.source s on s.id = d.source_id
+left join kb.document_revision r on r.id = d.live_revision_id
+left join kb.processing_recipe p on p.id = r.recipe_id
+left join kb.quarantine q on q.document_id = d.id
+order by s.name, d.path
+"""
+
+_CHUNKS = """
+select s.name, d.path, c.ordinal, c.text, c.heading_path, c.byte_start, c.byte_end,
+    c.input_hash, c.token_count
+from kb.document d
+join kb.source s on s.id = d.source_id
+join kb.chunk c on c.revision_id = d.live_revision_id
+order by s.name, d.path, c.ordinal
+"""
+
+
+def rows_of(kb: KnowledgeBase, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Return what the writer's database answers."""
+    with kb.database.transaction() as connection:
+        return connection.execute(query, parameters or None).fetchall()
+
+
+def assert_accounted(kb: KnowledgeBase) -> None:
+    """|found| = |live at the current content| + |quarantined, with a reason|; nothing waits."""
+    live = quarantined = 0
+    recipe = recipe_of(kb.settings.splitting).fingerprint
+    for source in kb.settings.sources:
+        found = _found(kb, source)
+        known: set[str] = set()
+        for path, hash_, fingerprint, state, waits, leaving, reason, detail in rows_of(
+            kb, _PLACES, source.name
+        ):
+            known.add(path)
+            assert not leaving, f"{path} is missing or vanished"
+            assert not waits, f"{path} has a revision that waits"
+            if reason is not None:
+                assert reason, f"{path} is in quarantine without a reason"
+                assert detail, f"{path} is in quarantine without an explanation"
+                quarantined += 1
+            else:
+                assert path in found, f"{path} is live, and not in the source"
+                assert hash_ == found[path], f"{path} is not live at its current content"
+                assert (fingerprint, state) == (recipe, "chunked"), f"{path}: another recipe"
+                live += 1
+        assert known == set(found), "documents of the source that are not known, or the reverse"
+    for what, query in _LEFT_BEHIND.items():
+        assert rows_of(kb, query) == [], f"there are {what}"
+    accounts = [shard.account for shard in kb.status().shards]
+    assert sum(account.live for account in accounts) == live
+    assert sum(account.quarantined for account in accounts) == quarantined
+    assert all(account.is_settled for account in accounts), accounts
+
+
+def assert_vectors_true(kb: KnowledgeBase, embed: Embed) -> None:
+    """Every stored vector is E(its text), and every live chunk's text has one, or a reason.
+
+    A vector no chunk has is known to be unused, so that it will be collected.
+    """
+    texts = {hash_: input_text(*rest) for hash_, *rest in rows_of(kb, _TEXTS)}
+    unused = {hash_ for (hash_,) in rows_of(kb, "select input_hash from kb.embedding_unused")}
+    for space in list_spaces(kb.database):
+        vectors = vectors_of(kb, space)
+        for hash_, vector in vectors.items():
+            if hash_ not in texts:
+                assert hash_ in unused, "a vector that nothing uses will never be collected"
+                continue
+            exact = embed(space.model.document_prefix + texts[hash_])
+            stored = exact.astype("f2" if space.precision == "halfvec" else "f4")
+            assert numpy.array_equal(vector, stored), f"not the vector of {texts[hash_]!r}"
+        if space.state == "live":
+            refused = _refused(kb, space)
+            for path, ordinal, hash_, *_ in rows_of(kb, _LIVE_TEXTS):
+                known = hash_ in vectors or hash_ in refused
+                assert known, f"chunk {ordinal} of {path} is live and has no vector"
+
+
+def assert_same_index(one: KnowledgeBase, two: KnowledgeBase, *queries: str) -> None:
+    """Two knowledge bases hold the same documents and chunks, and answer alike."""
+    for query in (_DOCUMENTS, _CHUNKS):
+        mine, other = rows_of(one, query), rows_of(two, query)
+        for left, right in zip(mine, other, strict=False):
+            assert left == right
+        assert len(mine) == len(other)
+    for query in queries:
+        assert _answers(one, query) == _answers(two, query)
+
+
+def assert_sound(kb: KnowledgeBase, embed: Embed) -> None:
+    """All of the above that one knowledge base can be asked."""
+    assert_accounted(kb)
+    assert_vectors_true(kb, embed)
+
+
+def vectors_of(kb: KnowledgeBase, space: Space) -> dict[bytes, numpy.ndarray]:
+    """Return every vector of a space by its text's hash."""
+    schema, table = space.table
+    query = f"select input_hash, vector from {schema}.{table}"
+    return {hash_: vector.to_numpy() for hash_, vector in rows_of(kb, query)}
+
+
+def live_vectors(kb: KnowledgeBase) -> dict[bytes, numpy.ndarray]:
+    """Return every vector of the space that answers."""
+    (space,) = (space for space in list_spaces(kb.database) if space.state == "live")
+    return vectors_of(kb, space)
+
+
+def repeated(texts: Sequence[str]) -> int:
+    """Return how many of the texts were sent again."""
+    return len(texts) - len(set(texts))
+
+
+def _found(kb: KnowledgeBase, source: SourceSettings) -> dict[str, bytes | None]:
+    """Return the hash of every document of a folder; None for what cannot be read."""
+    listed = open_source(source, kb.settings.root).entries()
+    return {entry.path: _hash(kb, source, entry.path, entry.sidecar) for entry in listed}
+
+
+def _hash(kb: KnowledgeBase, source: SourceSettings, path: str, sidecar: str | None) -> Any:
+    root = kb.settings.root / Path(source.uri)
+    try:
+        beside = None if sidecar is None else (root / sidecar).read_bytes()
+        return content_hash((root / path).read_bytes(), beside)
+    except OSError:
+        return None
+
+
+def _refused(kb: KnowledgeBase, space: Space) -> set[bytes]:
+    query = "select content_hash, reason, detail from kb.quarantine where space_id = %s"
+    refused = rows_of(kb, query, space.id)
+    assert all(reason and detail for _, reason, detail in refused)
+    return {hash_ for hash_, _, _ in refused}
+
+
+def _answers(kb: KnowledgeBase, query: str) -> list[tuple[Any, ...]]:
+    hits = kb.search(query, limit=1000)
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    return sorted(
+        (-round(hit.score, 6), hit.source, hit.path, hit.ordinal, hit.text) for hit in hits
+    )
