@@ -52,8 +52,6 @@ class Children:
         Raises:
             SettingsError: dagster.yaml or workspace.yaml is not beside kb.toml.
         """
-        from kb_assets.database.connect import DAGSTER_VARIABLE
-
         folder = kb.settings.root
         for name in ("dagster.yaml", "workspace.yaml"):
             if not (folder / name).is_file():
@@ -68,7 +66,6 @@ class Children:
         environment = {
             **os.environ,
             "DAGSTER_HOME": str(folder),
-            DAGSTER_VARIABLE: kb.urls.dagster.replace("postgresql://", "postgresql+psycopg2://", 1),
             "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")]),
         }
         return cls(folder, logs, environment)

@@ -1,7 +1,6 @@
 """How errors are told: what happened, why, and what to do; in JSON as well where JSON is wanted."""
 
 import os
-import sys
 import traceback
 from typing import Any
 
@@ -15,7 +14,7 @@ DEBUG_VARIABLE = "KB_DEBUG"
 """Set to anything, it shows the traceback of every error."""
 
 
-def error_document(error: BaseException) -> dict[str, Any]:
+def error_document(error: Exception) -> dict[str, Any]:
     """Return an error as JSON has it."""
     kind = type(error).__name__
     if isinstance(error, KbError):
@@ -25,28 +24,28 @@ def error_document(error: BaseException) -> dict[str, Any]:
     return {**told, "exit_code": exits.UNEXPECTED}
 
 
-def tell(error: KbError) -> None:
-    """Say on standard error what happened, why, and what to do."""
-    _trace()
-    _say(error.what, error.why, error.fix)
+def exit_code_of(error: Exception) -> int:
+    """Return what to exit with after an error."""
+    return error.exit_code if isinstance(error, KbError) else exits.UNEXPECTED
 
 
-def report_error(error: KbError, session: Session) -> int:
-    """Report an error the package raised on purpose."""
+def tell(error: Exception) -> None:
+    """Say on standard error what happened, why, and what to do; in one line if nobody knows."""
+    if DEBUG_VARIABLE in os.environ:
+        traceback.print_exception(error)
+    if isinstance(error, KbError):
+        _say(error.what, error.why, error.fix)
+        return
+    fix = "" if DEBUG_VARIABLE in os.environ else f"Set {DEBUG_VARIABLE}=1 to see where."
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    _say(f"Something unexpected happened: {said}", "", fix)
+
+
+def report_error(error: Exception, session: Session) -> int:
+    """Report what ended a command."""
     tell(error)
     _document(error_document(error), session)
-    return error.exit_code
-
-
-def report_unexpected(error: Exception, session: Session) -> int:
-    """Report an error nobody thought of, in one line."""
-    _trace()
-    document = error_document(error)
-    fix = "" if DEBUG_VARIABLE in os.environ else f"Set {DEBUG_VARIABLE}=1 to see where."
-    lines = document["what"].splitlines()
-    _say(f"Something unexpected happened: {lines[0] if lines else ''}", "", fix)
-    _document(document, session)
-    return exits.UNEXPECTED
+    return exit_code_of(error)
 
 
 def report_usage(error: click.ClickException, session: Session) -> int:
@@ -85,8 +84,3 @@ def _document(error: dict[str, Any], session: Session) -> None:
     from kb_assets.cli.output import print_json
 
     print_json({"error": error})
-
-
-def _trace() -> None:
-    if DEBUG_VARIABLE in os.environ and sys.exc_info()[0] is not None:
-        traceback.print_exc()

@@ -48,9 +48,7 @@ def index(
     return outcome.exit_code(strict=strict)
 
 
-def _run(
-    kb: "KnowledgeBase", shards: "tuple[Shard, ...]", confirmed: dict[str, bool]
-) -> "Outcome":
+def _run(kb: "KnowledgeBase", shards: "tuple[Shard, ...]", confirmed: dict[str, bool]) -> "Outcome":
     from kb_assets.cli.outcome import Outcome
 
     started = time.monotonic()

@@ -1,5 +1,6 @@
 """The entry point: all commands, and what becomes of what they raise."""
 
+import io
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from kb_assets import __version__
 from kb_assets.cli import exits
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
-from kb_assets.cli.failures import report_error, report_interrupt, report_unexpected, report_usage
+from kb_assets.cli.failures import report_error, report_interrupt, report_usage
 from kb_assets.cli.index import index
 from kb_assets.cli.plan import plan
 from kb_assets.cli.search import search
@@ -22,7 +23,6 @@ from kb_assets.cli.setup import init, upgrade
 from kb_assets.cli.space import space
 from kb_assets.cli.status import status
 from kb_assets.cli.why import why
-from kb_assets.errors import KbError
 
 _EPILOG = """\b
 Exit codes:
@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     session = Session()
     try:
         code = kb.main(arguments, prog_name="kb", standalone_mode=False, obj=session)
@@ -81,14 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_usage(error, session)
     except (click.Abort, KeyboardInterrupt):
         return report_interrupt()
-    except KbError as error:
-        return report_error(error, session)
     except BrokenPipeError:
         return _leave_quietly()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else exits.UNEXPECTED
     except Exception as error:
-        return report_unexpected(error, session)
+        return report_error(error, session)
     return code if isinstance(code, int) else exits.DONE
 
 

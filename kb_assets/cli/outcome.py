@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kb_assets.cli import exits
+from kb_assets.cli.failures import exit_code_of
 from kb_assets.errors import KbError
 from kb_assets.index.account import Account, account_for
 
@@ -78,8 +79,7 @@ class Outcome:
             strict: Whether documents in quarantine count as a failure.
         """
         if self.error is not None:
-            known = isinstance(self.error, KbError)
-            return self.error.exit_code if known else exits.UNEXPECTED
+            return exit_code_of(self.error)
         if self.withheld:
             return exits.WITHHELD
         if self.waiting:

@@ -1,16 +1,17 @@
 """How the outcome of `kb index` is told."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 
-from kb_assets.cli.excerpt import visible
 from kb_assets.cli.failures import error_document
 from kb_assets.cli.outcome import Outcome
 from kb_assets.cli.output import console, count_of, dollars, number, table
 
-_STAGES = ("raw_documents", "document_chunks", "chunk_embeddings", "published_documents")
+Line = tuple[str, str, float]
+"""A stage, what it did, and how many seconds it took."""
 
 
 def document_of(outcome: Outcome, *, strict: bool) -> dict[str, Any]:
@@ -32,8 +33,10 @@ def document_of(outcome: Outcome, *, strict: bool) -> dict[str, Any]:
 def print_summary(outcome: Outcome) -> None:
     """Print what each stage did, and what there is to do."""
     out = console()
-    if outcome.reports:
-        out.print(_stages_table(outcome))
+    lines = list(_lines(outcome))
+    if lines:
+        rows = [(stage, words, f"{seconds:.1f}") for stage, words, seconds in lines]
+        out.print(table(("Stage", "What it did", "Seconds"), rows, text_columns=2))
     if len(outcome.accounts) > 1:
         out.print()
         out.print(_shards_table(outcome))
@@ -42,25 +45,101 @@ def print_summary(outcome: Outcome) -> None:
         out.print(words, style=style, soft_wrap=True)
 
 
-def _stages_table(outcome: Outcome) -> Table:
-    made = table(("Stage", "What it did", "Seconds"), [], text_columns=2)
-    for stage, words, seconds in _stages(outcome):
-        made.add_row(stage, visible(words), f"{seconds:.1f}")
-    return made
-
-
-def _stages(outcome: Outcome) -> Iterator[tuple[str, str, float]]:
-    read, split, _, published = (_Sums(outcome, stage) for stage in _STAGES)
+def _lines(outcome: Outcome) -> Iterator[Line]:
+    read = _sums(_reports(outcome, "raw_documents"))
     if read:
-        yield "read", _read(read), read["seconds"]
+        yield from _read(read)
+    split = _sums(_reports(outcome, "document_chunks"))
     if split:
-        chunks = f"{count_of(split['revisions'], 'document')} into {count_of(split['chunks'], 'chunk')}"
-        yield "split", chunks, split["seconds"]
-    for space in sorted(_spaces(outcome)):
-        sums = _spaces(outcome)[space]
-        yield "embed", _embedded(space, sums), sums["seconds"]
+        into = f"{_documents(split['revisions'])} into {count_of(split['chunks'], 'chunk')}"
+        yield "split", into, split["seconds"]
+    yield from _embedded(_reports(outcome, "chunk_embeddings"))
+    published = _sums(_reports(outcome, "published_documents"))
     if published:
         yield "publish", _published(published), published["seconds"]
-    for report in outcome.reports.get("vector_index", {}).values():
-        did = "nothing to do" if report["action"] == "none" else report["action"]
-        yield "index", f"{count_of(report['vectors'], 'vector')}: {did}", report["seconds"]
+    for report in _reports(outcome, "vector_index"):
+        did = "sound" if report["action"] == "none" else report["action"]
+        yield "index", f"{did}, {count_of(report['vectors'], 'vector')}", report["seconds"]
+
+
+def _read(read: Mapping[str, Any]) -> Iterator[Line]:
+    same = read["unchanged"] + read["touched"] + read["reverted"]
+    found = f"{_documents(read['found'])}: {read['added']:,} new, {read['changed']:,} changed, "
+    yield "read", f"{found}{same:,} as before", read["seconds"]
+    if read["quarantined"]:
+        yield "", f"{read['quarantined']:,} to quarantine", 0.0
+    gone = {"vanished": "gone", "moved": "moved", "returned": "back", "withheld": "withheld"}
+    told = [f"{read[name]:,} {word}" for name, word in gone.items() if read[name]]
+    if told:
+        yield "", ", ".join(told), 0.0
+
+
+def _embedded(reports: Iterable[Mapping[str, Any]]) -> Iterator[Line]:
+    by_space: dict[str, list[Mapping[str, Any]]] = {}
+    for report in reports:
+        for space in report["spaces"]:
+            by_space.setdefault(space["space"], []).append(space)
+    for name, spaces in by_space.items():
+        sums = _sums(spaces)
+        had = sums["had"] + sums["elsewhere"]
+        words = f"{count_of(sums['embedded'], 'text')}, {had:,} had vectors; "
+        words += f"{count_of(sums['tokens'], 'token')}, {dollars(sums['cost_usd'])}"
+        refused = f"; {sums['quarantined']:,} refused" if sums["quarantined"] else ""
+        where = f" ({name}, {spaces[0]['state']})" if len(by_space) > 1 else ""
+        yield "embed", f"{words}{refused}{where}", sums["seconds"]
+
+
+def _published(sums: Mapping[str, Any]) -> str:
+    words = f"{sums['published']:,} new, {sums['replaced']:,} replaced, {sums['removed']:,} removed"
+    return f"{words}, {sums['waiting']:,} waiting" if sums["waiting"] else words
+
+
+def _shards_table(outcome: Outcome) -> Table:
+    rows = [
+        (key, *map(number, (one.listed, one.live, one.quarantined, one.pending, one.missing)))
+        for key, one in outcome.accounts.items()
+    ]
+    return table(("Shard", "Found", "Live", "Quarantined", "Pending", "Missing"), rows)
+
+
+def _verdict(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    if outcome.quarantined:
+        told = f"{_documents(outcome.quarantined)} in quarantine: `kb status --quarantine`."
+        yield told, "yellow"
+    if outcome.withheld:
+        yield (
+            f"{_documents(outcome.withheld)} gone from the source, and kept by the mass-delete "
+            "guard. If that is right: `kb index --confirm-deletes`.",
+            "yellow",
+        )
+    if outcome.waiting:
+        told = f"{_documents(outcome.waiting)} not up to date: the next `kb index` goes on."
+        yield told, "yellow"
+    for check in outcome.failed_checks:
+        yield f"The check {check} failed.", "red"
+    run = f"run {outcome.run_id}, {outcome.seconds:.1f} s"
+    if outcome.error is not None:
+        yield f"Stopped ({run}). What was done so far is kept.", "bold red"
+    elif outcome.exit_code(strict=False):
+        yield f"Done, with something to look at ({run}).", "bold yellow"
+    else:
+        yield f"Done ({run}).", "bold green"
+        yield 'Next: kb search "…"', "dim"
+
+
+def _reports(outcome: Outcome, asset: str) -> list[Mapping[str, Any]]:
+    return list(outcome.reports.get(asset, {}).values())
+
+
+def _sums(reports: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Add up the counts of several reports; empty if there are none."""
+    sums: Counter[str] = Counter()
+    for report in reports:
+        for name, value in report.items():
+            if isinstance(value, (int, float)):
+                sums[name] += value  # type: ignore[assignment]
+    return sums
+
+
+def _documents(count: int) -> str:
+    return count_of(count, "document")

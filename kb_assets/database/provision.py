@@ -8,6 +8,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from kb_assets.database.cluster import ADMINISTRATOR, ServerAddress
+from kb_assets.database.connect import unavailable_when_lost
 
 _VERSION = "kb_assets: provisioned, version 1"
 """Written as the comment of database `kb` when all is done; raise it when a step changes."""
@@ -21,8 +22,11 @@ def provision(address: ServerAddress) -> None:
     """Create what is missing; a server that has everything is asked one question.
 
     Killed at any step, it goes on from there the next time.
+
+    Raises:
+        DatabaseUnavailableError: The server died meanwhile.
     """
-    with _connect(address, ADMINISTRATOR) as server:
+    with unavailable_when_lost(), _connect(address, ADMINISTRATOR) as server:
         if _is_provisioned(server):
             return
         _create_roles(server)

@@ -1,43 +1,57 @@
-"""Dagster's instance for a run in this process."""
+"""Dagster's instance for runs in this process."""
 
+import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import dagster as dg
 import sqlalchemy.exc
-from dagster._core.instance.ref import InstanceRef
+from dagster._core.instance import InstanceType
+from dagster._core.launcher import DefaultRunLauncher
+from dagster._core.run_coordinator import DefaultRunCoordinator
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.root import LocalArtifactStorage
 from dagster_postgres.utils import DagsterPostgresException
 
+from kb_assets.defs.storage import KnowledgeBaseStorage, storage_url
 from kb_assets.errors import DatabaseUnavailableError
 from kb_assets.knowledge_base import KnowledgeBase
 
-CONFIG = "dagster.yaml"
+_BATCH = "DAGSTER_EVENT_BATCH_SIZE"
 
 
 @contextmanager
 def dagster_instance(knowledge_base: KnowledgeBase) -> Iterator[dg.DagsterInstance]:
-    """Lend the instance that keeps a knowledge base's runs; the UI shows the same ones.
+    """Lend an instance that keeps its runs where the UI finds them.
 
-    What the console shows stays the caller's: Dagster's own capture of it is off.
+    It differs from the one `dagster.yaml` describes in what a run in this process needs: it
+    holds connections open instead of making one for each event, writes events in batches, and
+    leaves the console alone.
 
     Raises:
         DatabaseUnavailableError: Its database cannot be reached.
     """
-    settings = knowledge_base.settings
-    root, state = settings.root.resolve(), settings.home_folder / "dagster"
-    state.mkdir(parents=True, exist_ok=True)
-    beside = root if (root / CONFIG).is_file() else state
-    with storage_must_answer():
-        reference = InstanceRef.from_dir(
-            str(state),
-            config_dir=str(beside),
-            overrides=_overrides(knowledge_base.config_file, state),  # type: ignore[arg-type]
+    state = knowledge_base.settings.home_folder / "dagster"
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        stack.enter_context(storage_must_answer())
+        storage = KnowledgeBaseStorage(storage_url(knowledge_base.urls.dagster))
+        storage.keep_connections()
+        yield stack.enter_context(
+            dg.DagsterInstance(
+                # Not "persistent", which means that other processes can be told how to make it.
+                instance_type=InstanceType.EPHEMERAL,
+                local_artifact_storage=LocalArtifactStorage(str(state)),
+                run_storage=storage.run_storage,
+                event_storage=storage.event_log_storage,
+                schedule_storage=storage.schedule_storage,
+                compute_log_manager=NoOpComputeLogManager(),
+                run_coordinator=DefaultRunCoordinator(),
+                run_launcher=DefaultRunLauncher(),
+                settings={"telemetry": {"enabled": False}},
+            )
         )
-        instance = dg.DagsterInstance.from_ref(reference)
-    with instance:
-        yield instance
 
 
 @contextmanager
@@ -50,10 +64,40 @@ def storage_must_answer() -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
-        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
         raise DatabaseUnavailableError(
             "The database that keeps Dagster's runs could not be reached.",
-            why=str(getattr(cause, "orig", None) or cause or error).strip(),
-            fix="See whether the server runs and has a database `dagster`, or set "
-            "KB_DAGSTER_DATABASE_URL.",
+            why=_cause(error),
+            fix="See whether the server runs and has a database for Dagster: `dagster`, or what "
+            "KB_DAGSTER_DATABASE_URL names.",
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the driver said, without the statement and its values."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(getattr(error, "orig", None) or error).strip()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dagster's messages off the console, and its writes in batches, for a while."""
+    before = os.environ.get(_BATCH)
+    os.environ.setdefault(_BATCH, "100")
+    logger = logging.getLogger("dagster")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    root = logging.getLogger()
+    root.addFilter(_is_from_a_named_logger)
+    try:
+        yield
+    finally:
+        root.removeFilter(_is_from_a_named_logger)
+        logger.setLevel(level)
+        if before is None:
+            os.environ.pop(_BATCH, None)
+
+
+def _is_from_a_named_logger(record: logging.LogRecord) -> bool:
+    """Say whether a record is not one of those dagster_postgres says to nobody in particular."""
+    return record.name != "root"

@@ -103,6 +103,9 @@ class KnowledgeBaseResource:
         """
         try:
             yield
+        except KeyboardInterrupt:
+            context.instance.report_run_canceling(context.run)
+            raise
         except Exception as error:
             if self._observer is not None:
                 self._observer.failures.append(error)

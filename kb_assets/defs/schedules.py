@@ -27,13 +27,12 @@ _GOING = (
 def index_documents_job() -> UnresolvedAssetJobDefinition:
     """Return the job: from a source's listing to an index that is looked after.
 
-    In a cluster each shard is a run of its own. The vector index is left out there and follows
-    by its automation condition when no shard is being loaded any more.
+    Its executor works in the run's own process: starting a process for each step takes longer
+    than most steps do, and what spreads is runs, one for each shard.
     """
-    assets = SHARD_ASSETS if runs_in_cluster() else (*SHARD_ASSETS, "vector_index")
     return dg.define_asset_job(
         JOB,
-        selection=dg.AssetSelection.assets(*assets),
+        selection=dg.AssetSelection.assets(*SHARD_ASSETS, "vector_index"),
         executor_def=dg.in_process_executor,
         tags=NO_RUN_RETRIES,
         description="Brings shards up to date: read, split, embed, publish; then looks after the "
@@ -69,7 +68,7 @@ def index_documents_schedule(
         if not due:
             yield dg.SkipReason("The last run of every shard is still going, or waits its turn.")
         for shards in due:
-            yield dg.RunRequest(tags=range_tags(shards))
+            yield dg.RunRequest(tags=range_tags(shards), asset_selection=_selected())
 
     return schedule
 
@@ -78,6 +77,15 @@ def _cut(settings: Settings) -> list[tuple[Shard, ...]]:
     if runs_in_cluster():
         return [(shard,) for shard in settings.shards]
     return list(runs_of(settings, settings.shards))
+
+
+def _selected() -> list[dg.AssetKey] | None:
+    """Return what a scheduled run makes; None is everything.
+
+    In a cluster the vector index is left out, and follows by its automation condition when no
+    shard is being loaded any more.
+    """
+    return [dg.AssetKey(name) for name in SHARD_ASSETS] if runs_in_cluster() else None
 
 
 def _shards_being_worked_on(settings: Settings, instance: dg.DagsterInstance) -> set[str]:

@@ -39,6 +39,11 @@ class KnowledgeBaseStorage(DagsterPostgresStorage):
         settings = Settings.load(_config_file(config_value.get("config_file")))
         return cls(storage_url(resolve_urls(settings).dagster), inst_data=inst_data)
 
+    def keep_connections(self) -> None:
+        """Hold connections open, as the webserver does; else each event makes a new one."""
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            storage.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=8)
+
 
 def storage_url(url: str) -> str:
     """Return a URL with the driver named: SQLAlchemy's default is not the one Dagster needs."""

@@ -155,6 +155,8 @@ def test_a_crashed_server_is_started_again_with_its_data(home):
     with psycopg.connect(address.url("kb", "kb_migrator")) as connection:
         connection.execute("create table kept as select 7 as n")
     os.kill(postmaster(home), signal.SIGKILL)
+    while cluster(home).state() is not None:
+        pass
     again = start_embedded(home)
     assert again == address
     assert ask(again.url("kb", "kb_migrator"), "select n from kept") == 7

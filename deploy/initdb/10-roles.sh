@@ -1,0 +1,65 @@
+#!/bin/sh
+# Creates what kb_assets needs on a server of its own: four roles that are not superusers, two
+# databases, pgvector. The image runs it once, on an empty volume; an administrator can run it
+# against any PostgreSQL 16 or later:
+#
+#   PGHOST=db.example.com PGUSER=postgres PGPASSWORD=… \
+#   MIGRATOR_PASSWORD=… WRITER_PASSWORD=… READER_PASSWORD=… DAGSTER_PASSWORD=… \
+#   sh deploy/initdb/10-roles.sh
+#
+# Run again, it creates what is missing and sets the passwords anew. The same roles and rights as
+# kb_assets/database/provision.py gives the embedded server.
+set -eu
+
+: "${MIGRATOR_PASSWORD:?the password of kb_migrator, who changes the schema}"
+: "${WRITER_PASSWORD:?the password of kb_writer, who indexes}"
+: "${READER_PASSWORD:?the password of kb_reader, who searches}"
+: "${DAGSTER_PASSWORD:?the password of dagster, who keeps runs and events}"
+export MIGRATOR_PASSWORD WRITER_PASSWORD READER_PASSWORD DAGSTER_PASSWORD
+export PGUSER="${PGUSER:-${POSTGRES_USER:-postgres}}"
+export PGDATABASE="${PGDATABASE:-postgres}"
+
+# psql takes the passwords from its environment: as arguments, every process could see them.
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 <<'SQL'
+\getenv migrator_password MIGRATOR_PASSWORD
+\getenv writer_password WRITER_PASSWORD
+\getenv reader_password READER_PASSWORD
+\getenv dagster_password DAGSTER_PASSWORD
+
+select rolsuper as is_superuser from pg_roles where rolname = current_user \gset
+
+select format('create role %I login', wanted.name)
+from unnest(array['kb_migrator', 'kb_writer', 'kb_reader', 'dagster']) as wanted (name)
+where not exists (select from pg_roles where rolname = wanted.name) \gexec
+
+alter role kb_migrator password :'migrator_password';
+alter role kb_writer password :'writer_password';
+alter role kb_reader password :'reader_password';
+alter role dagster password :'dagster_password';
+
+-- The migrator changes tables the writer made at run time, and says who may read them.
+grant kb_writer to kb_migrator;
+
+-- The administrator of a managed server is no superuser: only a member may make them owners.
+\if :is_superuser
+\else
+grant kb_migrator, dagster to current_user;
+\endif
+
+select format('create database %I owner %I', wanted.name, wanted.owner)
+from (values ('kb', 'kb_migrator'), ('dagster', 'dagster')) as wanted (name, owner)
+where not exists (select from pg_database where datname = wanted.name) \gexec
+
+revoke all on database kb, dagster from public;
+grant connect, temporary on database kb to kb_migrator, kb_writer, kb_reader;
+grant connect, temporary on database dagster to dagster;
+
+\connect kb
+create extension if not exists vector with schema public;
+alter extension vector update;
+
+\if :is_superuser
+\else
+revoke kb_migrator, dagster from current_user;
+\endif
+SQL
