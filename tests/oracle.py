@@ -17,8 +17,8 @@ from kb_assets.fingerprints import content_hash, input_text
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import SourceSettings
 
-Embed = Callable[[str], numpy.ndarray]
-"""The pure function E that the test's provider is: a document's text to its vector."""
+Embed = Callable[[str, int], numpy.ndarray]
+"""The pure function E that the test's provider is: a text and a length to its vector."""
 
 _PLACES = """
 select d.path, live.content_hash, p.fingerprint, live.state, d.pending_revision_id is not null,
@@ -128,7 +128,8 @@ def assert_vectors_true(kb: KnowledgeBase, embed: Embed) -> None:
             if hash_ not in texts:
                 assert hash_ in unused, "a vector that nothing uses will never be collected"
                 continue
-            exact = embed(space.model.document_prefix + texts[hash_])
+            text = space.model.document_prefix + texts[hash_]
+            exact = embed(text, space.model.dimensions)
             stored = exact.astype("f2" if space.precision == "halfvec" else "f4")
             assert numpy.array_equal(vector, stored), f"not the vector of {texts[hash_]!r}"
         if space.state == "live":

@@ -55,8 +55,12 @@ grant connect, temporary on database kb to kb_migrator, kb_writer, kb_reader;
 grant connect, temporary on database dagster to dagster;
 
 \connect kb
-create extension if not exists vector with schema public;
-alter extension vector update;
+select 'create extension vector with schema public'
+where not exists (select from pg_extension where extname = 'vector') \gexec
+
+select 'alter extension vector update'
+from pg_extension join pg_available_extensions on name = extname
+where extname = 'vector' and extversion <> default_version \gexec
 
 \if :is_superuser
 \else

@@ -66,5 +66,5 @@ SENTENCE = Pattern(
 )
 """After a sentence and the white space that follows it; a blank line ends a sentence."""
 
-WORD = Pattern(regex.compile(rf"(?:\s++|[、，；：]){_NEXT}"))  # noqa: RUF001
+WORD = Pattern(regex.compile(rf"(?:(?<!\s)\s++|[、，；：]){_NEXT}"))  # noqa: RUF001
 """After a word and the white space that follows it."""

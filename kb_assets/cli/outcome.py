@@ -23,7 +23,8 @@ class Outcome:
     """What came of one `kb index`.
 
     Attributes:
-        run_id: Dagster's run, as the UI shows it.
+        run_id: Dagster's run, as the UI shows it: the first that failed, or the last.
+        run_ids: All of them, one for each source.
         reports: What each asset reported, by asset and then by shard or space.
         accounts: Where the documents of each shard are now; empty if that cannot be asked.
         failed_checks: The asset checks that failed.
@@ -32,6 +33,7 @@ class Outcome:
     """
 
     run_id: str
+    run_ids: tuple[str, ...]
     reports: Reports
     accounts: Mapping[str, Account]
     failed_checks: tuple[str, ...]
@@ -49,10 +51,12 @@ class Outcome:
             if run.error is None:
                 raise
             accounts = {}
-        error = run.error
+        error: Exception | None = run.error
         if error is None and not run.succeeded and not run.failed_checks:
             error = RuntimeError("The run failed and gave no reason; `kb dev` shows its log.")
-        return cls(run.run_id, run.reports, accounts, tuple(run.failed_checks), error, seconds)
+        return cls(
+            run.run_id, run.run_ids, run.reports, accounts, run.failed_checks, error, seconds
+        )
 
     @property
     def withheld(self) -> int:

@@ -10,6 +10,8 @@ from kb_assets.cli.failures import error_document
 from kb_assets.cli.outcome import Outcome
 from kb_assets.cli.output import console, count_of, dollars, number, table
 
+_NOTHING = "nothing new"
+
 Line = tuple[str, str, float]
 """A stage, what it did, and how many seconds it took."""
 
@@ -18,6 +20,7 @@ def document_of(outcome: Outcome, *, strict: bool) -> dict[str, Any]:
     """Return the outcome as JSON has it."""
     return {
         "run_id": outcome.run_id,
+        "run_ids": outcome.run_ids,
         "exit_code": outcome.exit_code(strict=strict),
         "seconds": round(outcome.seconds, 3),
         "withheld": outcome.withheld,
@@ -52,7 +55,7 @@ def _lines(outcome: Outcome) -> Iterator[Line]:
     split = _sums(_reports(outcome, "document_chunks"))
     if split:
         into = f"{_documents(split['revisions'])} into {count_of(split['chunks'], 'chunk')}"
-        yield "split", into, split["seconds"]
+        yield "split", into if split["revisions"] else _NOTHING, split["seconds"]
     yield from _embedded(_reports(outcome, "chunk_embeddings"))
     published = _sums(_reports(outcome, "published_documents"))
     if published:
@@ -84,12 +87,15 @@ def _embedded(reports: Iterable[Mapping[str, Any]]) -> Iterator[Line]:
         had = sums["had"] + sums["elsewhere"]
         words = f"{count_of(sums['embedded'], 'text')}, {had:,} had vectors; "
         words += f"{count_of(sums['tokens'], 'token')}, {dollars(sums['cost_usd'])}"
+        words = words if sums["texts"] else _NOTHING
         refused = f"; {sums['quarantined']:,} refused" if sums["quarantined"] else ""
         where = f" ({name}, {spaces[0]['state']})" if len(by_space) > 1 else ""
         yield "embed", f"{words}{refused}{where}", sums["seconds"]
 
 
 def _published(sums: Mapping[str, Any]) -> str:
+    if not any(sums[name] for name in ("published", "replaced", "removed", "waiting")):
+        return _NOTHING
     words = f"{sums['published']:,} new, {sums['replaced']:,} replaced, {sums['removed']:,} removed"
     return f"{words}, {sums['waiting']:,} waiting" if sums["waiting"] else words
 

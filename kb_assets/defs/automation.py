@@ -5,7 +5,7 @@ import dagster as dg
 SENSOR = "after_publishing"
 
 
-def after_publishing() -> dg.AutomationCondition[dg.AssetKey]:
+def after_publishing() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
     """Look after the index once shards were published without it.
 
     `index_documents` ends with the vector index on one machine, and this finds nothing to do.

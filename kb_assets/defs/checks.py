@@ -21,7 +21,6 @@ from kb_assets.fingerprints import Shard
 from kb_assets.index.account import account_for
 from kb_assets.index.checks import busy_shards, index_health, soundness, text_coverage
 from kb_assets.knowledge_base import KnowledgeBase
-from kb_assets.settings import Settings
 
 LEAST_FOUND = 0.9
 """HNSW is approximate: a vector may miss itself now and then, but not many do."""

@@ -5,11 +5,10 @@ from dataclasses import asdict
 import dagster as dg
 
 from kb_assets.chunks.stage import chunk_documents
-from kb_assets.defs.attributes import shard_asset
 from kb_assets.defs.columns import chunk_columns
 from kb_assets.defs.metadata import chunk_metadata
 from kb_assets.defs.options import IndexOptions
-from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.index.samples import count_chunks, newest_chunks
 from kb_assets.settings import Settings
@@ -27,7 +26,10 @@ def document_chunks_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the asset, with a partition for each shard of the settings' sources."""
 
     @dg.asset(
-        **shard_asset(settings),
+        group_name=GROUP,
+        owners=list(settings.owners),
+        partitions_def=shard_partitions(settings),
+        backfill_policy=backfill_policy(),
         deps=["raw_documents"],
         description=DESCRIPTION,
         kinds={"python", "postgres"},

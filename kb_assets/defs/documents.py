@@ -5,11 +5,10 @@ from dataclasses import asdict
 import dagster as dg
 
 from kb_assets.chunks.plan import recipe_of
-from kb_assets.defs.attributes import shard_asset
 from kb_assets.defs.columns import revision_columns
 from kb_assets.defs.metadata import read_metadata
 from kb_assets.defs.options import IndexOptions
-from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.documents.stage import read_documents
 from kb_assets.index.account import list_quarantine
@@ -34,7 +33,10 @@ def raw_documents_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the asset, with a partition for each shard of the settings' sources."""
 
     @dg.asset(
-        **shard_asset(settings),
+        group_name=GROUP,
+        owners=list(settings.owners),
+        partitions_def=shard_partitions(settings),
+        backfill_policy=backfill_policy(),
         description=DESCRIPTION,
         kinds={"python", "postgres"},
         metadata=revision_columns(),

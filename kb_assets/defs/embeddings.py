@@ -4,11 +4,10 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from kb_assets.defs.attributes import shard_asset
 from kb_assets.defs.columns import vector_columns
 from kb_assets.defs.metadata import embed_metadata
 from kb_assets.defs.options import IndexOptions
-from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.embeddings.stage import embed_chunks
 from kb_assets.settings import Settings
@@ -28,7 +27,10 @@ def chunk_embeddings_asset(settings: Settings) -> dg.AssetsDefinition:
     kinds = {"postgres", "openai" if provider == "openai" else "python"}
 
     @dg.asset(
-        **shard_asset(settings),
+        group_name=GROUP,
+        owners=list(settings.owners),
+        partitions_def=shard_partitions(settings),
+        backfill_policy=backfill_policy(),
         deps=["document_chunks"],
         description=DESCRIPTION,
         kinds=kinds,

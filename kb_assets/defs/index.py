@@ -5,12 +5,11 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from kb_assets.defs.attributes import shard_asset, whole_asset
 from kb_assets.defs.automation import after_publishing
 from kb_assets.defs.columns import document_columns, vector_columns
 from kb_assets.defs.metadata import publish_metadata, vector_metadata
 from kb_assets.defs.options import IndexOptions
-from kb_assets.defs.partitions import shards_of
+from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.index.account import account_for, contents_of
 from kb_assets.index.collect import collect_unused_vectors
@@ -39,7 +38,10 @@ def published_documents_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the asset, with a partition for each shard of the settings' sources."""
 
     @dg.asset(
-        **shard_asset(settings),
+        group_name=GROUP,
+        owners=list(settings.owners),
+        partitions_def=shard_partitions(settings),
+        backfill_policy=backfill_policy(),
         deps=["chunk_embeddings"],
         description=PUBLISHED,
         kinds={"postgres"},
@@ -66,7 +68,11 @@ def vector_index_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the asset."""
 
     @dg.asset(
-        **whole_asset(settings),
+        group_name=GROUP,
+        owners=list(settings.owners),
+        # Out of place without partitions, and needed: `dg launch` takes a range of partitions
+        # only if every asset of the job has this policy.
+        backfill_policy=dg.BackfillPolicy.single_run(),
         deps=["published_documents"],
         automation_condition=after_publishing(),
         description=INDEX,

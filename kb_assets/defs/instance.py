@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import dagster as dg
-import sqlalchemy.exc
 from dagster._core.instance import InstanceType
 from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.run_coordinator import DefaultRunCoordinator
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
-from dagster_postgres.utils import DagsterPostgresException
 
-from kb_assets.defs.storage import KnowledgeBaseStorage, storage_url
-from kb_assets.errors import DatabaseUnavailableError
+from kb_assets.defs.storage import KnowledgeBaseStorage, storage_must_answer, storage_url
 from kb_assets.knowledge_base import KnowledgeBase
 
 _BATCH = "DAGSTER_EVENT_BATCH_SIZE"
@@ -52,31 +49,6 @@ def dagster_instance(knowledge_base: KnowledgeBase) -> Iterator[dg.DagsterInstan
                 settings={"telemetry": {"enabled": False}},
             )
         )
-
-
-@contextmanager
-def storage_must_answer() -> Iterator[None]:
-    """Tell that Dagster's database is out of reach as `DatabaseUnavailableError`.
-
-    Raises:
-        DatabaseUnavailableError: It is.
-    """
-    try:
-        yield
-    except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
-        raise DatabaseUnavailableError(
-            "The database that keeps Dagster's runs could not be reached.",
-            why=_cause(error),
-            fix="See whether the server runs and has a database for Dagster: `dagster`, or what "
-            "KB_DAGSTER_DATABASE_URL names.",
-        ) from error
-
-
-def _cause(error: BaseException) -> str:
-    """Return what the driver said, without the statement and its values."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(getattr(error, "orig", None) or error).strip()
 
 
 @contextmanager

@@ -61,9 +61,7 @@ def read_metadata(
 
 def chunk_metadata(report: ChunkReport, rows: int, newest: Sequence[ChunkSample]) -> Metadata:
     """Return what the materialization of a shard's chunks shows."""
-    chunks = [
-        (one.path, " > ".join(one.heading_path), str(one.tokens), one.text) for one in newest
-    ]
+    chunks = [(one.path, " > ".join(one.heading_path), str(one.tokens), one.text) for one in newest]
     return {
         "dagster/row_count": dg.MetadataValue.int(rows),
         **counts(asdict(report)),

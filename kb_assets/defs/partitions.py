@@ -9,6 +9,9 @@ import dagster as dg
 from kb_assets.fingerprints import Shard
 from kb_assets.settings import Settings
 
+GROUP = "index"
+"""The group of the index's assets."""
+
 EXECUTION_VARIABLE = "KB_EXECUTION"
 """`cluster` makes every shard a run of its own, which Dagster's launchers spread."""
 

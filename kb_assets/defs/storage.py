@@ -4,18 +4,29 @@ Named in `dagster.yaml`, so that `dg dev` and `dg launch` need no exported URL, 
 a password in it.
 """
 
+import atexit
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy.exc
 from dagster import Field, Noneable, StringSource
 from dagster._config.config_schema import UserConfigSchema
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import DagsterPostgresException
 
 from kb_assets.database.connect import resolve_urls
-from kb_assets.errors import SettingsError
+from kb_assets.errors import DatabaseUnavailableError, SettingsError
 from kb_assets.settings import CONFIG_VARIABLE, Settings
+
+_VALIDATING = "DAGSTER_IS_DEFS_VALIDATION_CLI"
+"""Set by `dg check defs`, which makes an instance although nothing is run or kept."""
 
 
 class KnowledgeBaseStorage(DagsterPostgresStorage):
@@ -27,17 +38,22 @@ class KnowledgeBaseStorage(DagsterPostgresStorage):
         return {"config_file": Field(Noneable(StringSource), is_required=False)}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any  # noqa: ANN401
-    ) -> "KnowledgeBaseStorage":
+    def from_config_value(  # type: ignore[override]
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Any,  # noqa: ANN401
+    ) -> DagsterStorage:
         """Return the storage; starts the embedded server if there is no other.
 
         Raises:
             SettingsError: There is no kb.toml.
-            DatabaseUnavailableError: The embedded server did not start.
+            DatabaseUnavailableError: The database cannot be reached.
         """
+        if os.environ.get(_VALIDATING):
+            return _throw_away_storage()
         settings = Settings.load(_config_file(config_value.get("config_file")))
-        return cls(storage_url(resolve_urls(settings).dagster), inst_data=inst_data)
+        with storage_must_answer():
+            return cls(storage_url(resolve_urls(settings).dagster), inst_data=inst_data)
 
     def keep_connections(self) -> None:
         """Hold connections open, as the webserver does; else each event makes a new one."""
@@ -48,6 +64,38 @@ class KnowledgeBaseStorage(DagsterPostgresStorage):
 def storage_url(url: str) -> str:
     """Return a URL with the driver named: SQLAlchemy's default is not the one Dagster needs."""
     return url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+@contextmanager
+def storage_must_answer() -> Iterator[None]:
+    """Tell that Dagster's database is out of reach as `DatabaseUnavailableError`.
+
+    Raises:
+        DatabaseUnavailableError: It is.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
+        raise DatabaseUnavailableError(
+            "The database that keeps Dagster's runs could not be reached.",
+            why=_cause(error),
+            fix="See whether the server runs and has a database for Dagster: `dagster`, or what "
+            "KB_DAGSTER_DATABASE_URL names.",
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the driver said, without the statement and its values."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(getattr(error, "orig", None) or error).strip()
+
+
+def _throw_away_storage() -> DagsterStorage:
+    """Return an empty storage that needs no database, and is gone when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="kb-check-")
+    atexit.register(folder.cleanup)
+    return DagsterSqliteStorage(folder.name)
 
 
 def _config_file(given: str | None) -> Path | None:

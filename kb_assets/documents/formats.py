@@ -9,7 +9,7 @@ from typing import Any
 
 from kb_assets.errors import DocumentError
 
-_DEEPEST_HTML = 200
+_DEEPEST_HTML = 250
 _HYPHEN_AT_LINE_END = "\ufffe\r\n", "\ufffe\n", "\ufffe", "\x02\r\n", "\x02\n", "\x02"
 _pdfium = threading.Lock()
 """pdfium must not be entered by two threads at once."""
@@ -38,7 +38,7 @@ def read_html(source: str) -> tuple[str, str | None]:
         raise DocumentError(
             "too_deep",
             f"Its elements are nested more than {_DEEPEST_HTML} deep.",
-            why="No page that people read is, and walking it takes too much of the machine.",
+            why="What is deeper the HTML parser drops without a word.",
             fix="Save the page again as text or Markdown.",
         )
     title = _text_of(root, "title") or _text_of(root, "h1")

@@ -134,6 +134,21 @@ on conflict (space_id, input_hash) do update
     )
 returning input_hash;
 
+-- name: drop_answered_claims(hashes, space_id, shard_id, fence)
+-- Give up claims on texts that were answered while they were being claimed: whoever held them
+-- before stored the vectors and let go in one transaction, which only a later statement sees.
+delete from kb.embedding_claim c
+where c.space_id = :space_id and c.shard_id = :shard_id and c.fence = :fence
+    and c.input_hash = any(:hashes ::bytea[])
+    and (
+        exists (select from {embeddings} e where e.input_hash = c.input_hash)
+        or exists (
+            select from kb.quarantine q
+            where q.space_id = c.space_id and q.content_hash = c.input_hash
+        )
+    )
+returning c.input_hash;
+
 -- name: answered_elsewhere(hashes, space_id)
 -- Texts that need no vector from us any more.
 select u.input_hash
@@ -145,12 +160,30 @@ where exists (select from {embeddings} e where e.input_hash = u.input_hash)
     );
 
 -- name: release_claims(space_id, shard_id, fence, hashes)
-delete from kb.embedding_claim
-where space_id = :space_id and shard_id = :shard_id and fence = :fence
-    and input_hash = any(:hashes);
+-- In the order in which texts are claimed, so that two shards never wait for each other.
+with mine as materialized (
+    select space_id, input_hash
+    from kb.embedding_claim
+    where space_id = :space_id and shard_id = :shard_id and fence = :fence
+        and input_hash = any(:hashes)
+    order by input_hash
+    for update
+)
+delete from kb.embedding_claim c
+using mine
+where c.space_id = mine.space_id and c.input_hash = mine.input_hash;
 
 -- name: drop_void_claims(shard_id, fence)
-delete from kb.embedding_claim where shard_id = :shard_id and fence < :fence;
+with void as materialized (
+    select space_id, input_hash
+    from kb.embedding_claim
+    where shard_id = :shard_id and fence < :fence
+    order by space_id, input_hash
+    for update
+)
+delete from kb.embedding_claim c
+using void
+where c.space_id = void.space_id and c.input_hash = void.input_hash;
 
 -- name: create_incoming()
 create temporary table incoming (input_hash bytea, vector {vector_type}) on commit drop;

@@ -153,7 +153,12 @@ class VectorStore:
                 _statements("claim", embeddings=self._space.table),
                 self._claimant | {"hashes": list(hashes), "lock_class": SHARD_LOCK_CLASS},
             ).fetchall()
-        return {hash_ for (hash_,) in rows}
+            claimed = [hash_ for (hash_,) in rows]
+            answered = connection.execute(
+                _statements("drop_answered_claims", embeddings=self._space.table),
+                self._claimant | {"hashes": claimed},
+            ).fetchall()
+        return set(claimed) - {hash_ for (hash_,) in answered}
 
     def answered_elsewhere(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return those texts that need no vector from us any more."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.sql import Composed
 
 from kb_assets.database.connect import Database
 from kb_assets.database.lease import SHARD_LOCK_CLASS
@@ -154,7 +155,9 @@ def _starts() -> tuple[bytes, bytes]:
 
 
 def _pair(
-    connection: psycopg.Connection[Any], query: Any, named: dict[str, Any]  # noqa: ANN401
+    connection: psycopg.Connection[Any],
+    query: Composed,
+    named: dict[str, Any],
 ) -> tuple[int, int]:
     row = connection.execute(query, named).fetchone()
     assert row is not None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 import pytest
 
+from kb_assets.embeddings.providers.hash import DIMENSIONS as HASH_DIMENSIONS
 from kb_assets.embeddings.providers.hash import HashEmbedder
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
@@ -21,14 +22,14 @@ from tests.servers.openai_server import OpenAIServer, Request, expected_vector, 
 DIMENSIONS = 64
 
 
-def hash_vector(text: str) -> numpy.ndarray:
+def hash_vector(text: str, dimensions: int = HASH_DIMENSIONS) -> numpy.ndarray:
     """E of the built-in hash provider."""
-    return HashEmbedder().embed([text]).vectors[0]
+    return HashEmbedder(dimensions).embed([text]).vectors[0]
 
 
-def openai_vector(text: str) -> numpy.ndarray:
-    """E of the test server."""
-    return expected_vector(text, DIMENSIONS)
+def openai_vector(text: str, dimensions: int = DIMENSIONS) -> numpy.ndarray:
+    """E of the test server, whatever its model is called."""
+    return expected_vector(text, dimensions)
 
 
 @dataclass(frozen=True)

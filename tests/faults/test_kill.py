@@ -137,6 +137,7 @@ def test_the_kb_command_goes_on_where_it_was_killed(
         f"[splitting]\n{splitting}\n[embedding]\n{embedding}\n"
     )
     command = [sys.executable, "-m", "kb_assets.cli", "index", "--config", str(config)]
+    print(command)
     urls = {
         "KB_DATABASE_URL": settings.database_url,
         "KB_READ_DATABASE_URL": settings.read_database_url,
@@ -144,7 +145,7 @@ def test_the_kb_command_goes_on_where_it_was_killed(
     }
     reached = server.received() + 6
     with IndexingProcess(settings, command=command, environment=urls) as process:
-        assert process.kill_when(lambda: server.received() >= reached)
+        assert process.kill_when(lambda: server.received() >= reached), process._process.communicate()
     assert not updated.status().is_settled
     with IndexingProcess(settings, command=command, environment=urls) as process:
         process.finish()

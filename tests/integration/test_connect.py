@@ -3,7 +3,7 @@
 import socket
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -125,6 +125,10 @@ def pooler(url: str):
             sink.sendall(data)
         sink.close()
 
+    def quietly(*pair):
+        with suppress(OSError):  # the other direction was closed first
+            pump(*pair)
+
     def serve():
         while True:
             try:
@@ -134,7 +138,7 @@ def pooler(url: str):
             server = socket.socket(socket.AF_UNIX)
             server.connect(target)
             for pair in ((client, server, False), (server, client, True)):
-                threading.Thread(target=pump, args=pair, daemon=True).start()
+                threading.Thread(target=quietly, args=pair, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     parts = urlsplit(url)

@@ -167,9 +167,14 @@ def test_a_stale_pid_file_whose_number_is_another_process_is_no_server(home):
         process.stdout.readline()
         pid_file = home / "postgres/data/postmaster.pid"
         lines = pid_file.read_text().splitlines()
-    lines[0] = str(os.getpid())
-    pid_file.write_text("\n".join(lines) + "\n")
-    assert ask(start_embedded(home).url("kb", "kb_writer")) == "kb_writer"
+    # A process of the server's own account: PostgreSQL would take it for the server.
+    account = (home / "postgres/data").stat().st_uid
+    with subprocess.Popen(["sleep", "600"], user=account, cwd="/") as stranger:
+        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        try:
+            assert ask(start_embedded(home).url("kb", "kb_writer")) == "kb_writer"
+        finally:
+            stranger.kill()
 
 
 def test_a_removed_socket_is_made_again(home):

@@ -64,6 +64,7 @@ TREE = ("a.md", "B.MD", "docs/a.md", "docs/x/y.md", "docs/x/z.txt", "x/y/a.md", 
         (("**/*.md",), (), {"a.md", "docs/a.md", "docs/x/y.md", "x/y/a.md", "notes/[old].md"}),
         (("*.md",), (), {"a.md"}),
         (("docs/*.md",), (), {"docs/a.md"}),
+        (("*/*.md",), (), {"docs/a.md", "notes/[old].md"}),
         (("docs/**/*.md",), (), {"docs/a.md", "docs/x/y.md"}),
         (("**/x/**/*.md",), (), {"docs/x/y.md", "x/y/a.md"}),
         (("docs/**",), (), {"docs/a.md", "docs/x/y.md", "docs/x/z.txt"}),
@@ -90,6 +91,8 @@ def test_patterns_choose_paths(
         (("**/*.md", ".github/**/*.md"), {"a.md", ".draft.md", ".github/b.md", ".github/c/d.md"}),
         (("**/.git*/*.md",), {".github/b.md", ".git/c.md"}),
         (("**",), {"a.md", ".draft.md"}),
+        (("*/*.md", "?git/*"), set()),
+        (("*/c/*.md", ".git/*"), {".git/c.md"}),
     ],
 )
 def test_hidden_folders_are_entered_only_if_a_pattern_writes_the_dot(

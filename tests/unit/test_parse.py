@@ -298,6 +298,7 @@ def test_html_becomes_markdown_with_its_headings() -> None:
     ("page", "text", "title"),
     [
         ("<p>Hi</p>", "Hi", None),
+        ("<footer>Only a foot</footer>", "Only a foot", None),
         ("<h1>Only</h1><p>Hi</p>", None, "Only"),
         ("plain words", "plain words", None),
         ("<title> a\n b </title>", "", "a b"),
@@ -331,12 +332,12 @@ def test_files_a_page_points_to_are_not_read() -> None:
 
 
 @pytest.mark.parametrize("tag", ["div", "b", "blockquote", "ul><li", "table><tr><td", "span"])
-def test_deep_nesting_ends_in_text_or_a_refusal(tag: str) -> None:
-    page = f"<html><body>{f'<{tag}>' * 100_000}deep</body></html>"
-    try:
-        parse("a.html", page.encode())
-    except DocumentError as error:
-        assert error.reason == "too_deep"
+def test_deep_nesting_is_refused_and_not_cut_off_in_silence(tag: str) -> None:
+    for times in (300, 100_000):
+        page = f"<html><body>{f'<{tag}>' * times}deep</body></html>"
+        assert reason("a.html", page.encode()) == "too_deep"
+    page = f"<html><body>{f'<{tag}>' * 20}deep</body></html>"
+    assert "deep" in parse("a.html", page.encode()).text
 
 
 def pdf(*pages: str, title: str = "", protect: bool = False) -> bytes:
@@ -411,6 +412,7 @@ def test_hostile_markdown_does_not_hang() -> None:
     for text in (
         "# " + "*" * 100_000,
         "# " + "[" * 100_000,
+        "# " + "*a " * 20_000,
         "# " + "`a" * 100_000,
         "<!--" * 100_000,
         "<!-- -" * 100_000,
