@@ -7,6 +7,7 @@ import regex
 ATTACHED = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
 """Members of a character class: what belongs to the character before it."""
 
+# Only ever matched against slices: it counts all flags before a flag, however many there are.
 _CLUSTER = regex.compile(r"\X")
 
 
@@ -23,18 +24,18 @@ def cluster_floor(text: str, start: int, position: int) -> int:
     """
     if position >= len(text) or _between_plain(text, position):
         return position
-    last = start
-    for cluster in _CLUSTER.finditer(text, start, position + 1):
-        if cluster.end() > position:
+    last = 0
+    for cluster in _CLUSTER.finditer(text[start : position + 1]):
+        if cluster.end() > position - start:
             break
         last = cluster.end()
-    return last
+    return start + last
 
 
 def cluster_end(text: str, start: int, end: int) -> int:
     """Return where the cluster that begins at `start` ends, looking no further than `end`."""
-    cluster = _CLUSTER.match(text, start, end)
-    return cast(int, cluster.end()) if cluster else end
+    cluster = _CLUSTER.match(text[start:end])
+    return start + cast(int, cluster.end()) if cluster else end
 
 
 def cluster_ceiling(text: str, start: int, position: int, end: int) -> int:

@@ -58,7 +58,7 @@ def chunk_documents(run: Run, shard: Shard) -> ChunkReport:
     with (
         run.lease(shard) as lease,
         run.database.connect_outside_pool() as connection,
-        IsolatedWorker(
+        IsolatedWorker[SplitJob, list[KeyedChunk]](
             "kb_assets.chunks.plan:chunk_revision",
             seconds=settings.limits.parse_seconds,
             memory_bytes=settings.limits.parse_memory_bytes,

@@ -77,5 +77,5 @@ def runs_of(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Shard
         for place, (one, next_) in enumerate(pairwise(wanted), start=1)
         if one.source != next_.source or order[next_] != order[one] + 1
     ]
-    for start, end in pairwise([0, *cuts, len(wanted)]):
+    for start, end in pairwise([0, *cuts, len(wanted)] if wanted else []):
         yield tuple(wanted[start:end])

@@ -10,7 +10,9 @@ from typing import Any
 from kb_assets.errors import DocumentError
 
 _DEEPEST_HTML = 250
-_HYPHEN_AT_LINE_END = "\ufffe\r\n", "\ufffe\n", "\ufffe", "\x02\r\n", "\x02\n", "\x02"
+_HYPHEN_AT_LINE_END = "\ufffe"
+"""What pdfium puts in the place of a hyphen and the line's end: the word goes on."""
+
 _pdfium = threading.Lock()
 """pdfium must not be entered by two threads at once."""
 
@@ -25,7 +27,7 @@ def read_html(source: str) -> tuple[str, str | None]:
         DocumentError: `too_deep`: elements are nested too deep to be walked.
     """
     import trafilatura
-    from lxml import etree, html  # type: ignore[import-untyped]
+    from lxml import etree, html
 
     parser = html.HTMLParser(
         encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True
@@ -100,9 +102,7 @@ def _page_text(document: Any, number: int) -> str:  # noqa: ANN401
             textpage.close()
     finally:
         page.close()
-    for broken in _HYPHEN_AT_LINE_END:
-        text = text.replace(broken, "")
-    return text.strip()
+    return text.replace(_HYPHEN_AT_LINE_END, "").strip()
 
 
 def _deeper_than(root: Any, most: int) -> bool:  # noqa: ANN401

@@ -24,6 +24,10 @@ _TRUSTED = (".md", ".markdown", ".txt", ".rst")
 """Formats whose parsing takes time and memory in proportion to the size; others are caged."""
 
 
+_Job = tuple[str, bytes, bytes | None]
+"""What the worker is given: path, content, sidecar."""
+
+
 def batches_to_read(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
     """Group candidates so that the contents of a group fit in memory."""
     return batches(candidates, max_bytes=MAX_BATCH_BYTES, max_documents=MAX_BATCH_DOCUMENTS)
@@ -46,7 +50,7 @@ class Reader:
         self._source = source
         self._recipe_id = recipe_id
         self._threads = ThreadPoolExecutor(READS_AT_ONCE) if settings.in_object_store else None
-        self._worker = IsolatedWorker(
+        self._worker = IsolatedWorker[_Job, ParsedDocument](
             "kb_assets.documents.parse:parse_job",
             seconds=limits.parse_seconds,
             memory_bytes=limits.parse_memory_bytes,
@@ -119,7 +123,7 @@ class Reader:
             yield read, parsed
 
 
-def _job(read: Read, content: Content) -> tuple[str, bytes, bytes | None]:
+def _job(read: Read, content: Content) -> _Job:
     return read.candidate.entry.path, content.content, content.sidecar
 
 

@@ -49,8 +49,9 @@ create temporary table wanted (
 -- name: drop_wanted()
 drop table if exists wanted;
 
--- name: find_wanted(everything, source_id, slot_low, slot_high, space_id)
+-- name: find_wanted(everything, source_id, slot_low, slot_high, space_id, conditions)
 -- Texts of the shard that have no vector in the space, each once, in the order of documents.
+-- One that was refused is wanted again under other conditions than those it was refused under.
 insert into wanted (input_hash, revision_id, ordinal)
 select input_hash, revision_id, ordinal
 from (
@@ -66,22 +67,20 @@ from (
         and not exists (
             select from kb.quarantine q
             where q.space_id = :space_id and q.content_hash = c.input_hash
+                and q.conditions = :conditions
         )
     order by c.input_hash, c.revision_id, c.ordinal
 ) once
 order by revision_id, ordinal;
 
--- name: lift_quarantine(space_id, conditions)
--- Texts that were refused under other conditions than today's may be asked for again.
-delete from kb.quarantine
-where space_id = :space_id and conditions <> :conditions
-returning content_hash;
-
--- name: find_lifted(hashes)
+-- name: find_refused(space_id, conditions)
+-- Texts of any shard that were refused under other conditions than today's. They stay in
+-- quarantine until they have been answered: a run that ends before that forgets nothing.
 insert into wanted (input_hash, revision_id, ordinal)
 select distinct on (c.input_hash) c.input_hash, c.revision_id, c.ordinal
-from kb.chunk c
-where c.input_hash = any(:hashes)
+from kb.quarantine q
+join kb.chunk c on c.input_hash = q.content_hash
+where q.space_id = :space_id and q.conditions <> :conditions
     and not exists (select from {embeddings} e where e.input_hash = c.input_hash)
     and not exists (select from wanted w where w.input_hash = c.input_hash)
 order by c.input_hash, c.revision_id, c.ordinal;
@@ -108,7 +107,7 @@ where w.number > :after
 order by w.number
 limit :limit;
 
--- name: claim(space_id, shard_id, fence, hashes, lock_class)
+-- name: claim(space_id, shard_id, fence, hashes, lock_class, conditions)
 -- Claim texts that nobody else is paying for. A claim is void once its shard's fence was raised
 -- or nobody holds its shard's lock.
 insert into kb.embedding_claim (space_id, input_hash, shard_id, fence)
@@ -118,6 +117,7 @@ where not exists (select from {embeddings} e where e.input_hash = u.input_hash)
     and not exists (
         select from kb.quarantine q
         where q.space_id = :space_id and q.content_hash = u.input_hash
+            and q.conditions = :conditions
     )
 order by u.input_hash
 on conflict (space_id, input_hash) do update
@@ -134,7 +134,7 @@ on conflict (space_id, input_hash) do update
     )
 returning input_hash;
 
--- name: drop_answered_claims(hashes, space_id, shard_id, fence)
+-- name: drop_answered_claims(hashes, space_id, shard_id, fence, conditions)
 -- Give up claims on texts that were answered while they were being claimed: whoever held them
 -- before stored the vectors and let go in one transaction, which only a later statement sees.
 delete from kb.embedding_claim c
@@ -145,11 +145,12 @@ where c.space_id = :space_id and c.shard_id = :shard_id and c.fence = :fence
         or exists (
             select from kb.quarantine q
             where q.space_id = c.space_id and q.content_hash = c.input_hash
+                and q.conditions = :conditions
         )
     )
 returning c.input_hash;
 
--- name: answered_elsewhere(hashes, space_id)
+-- name: answered_elsewhere(hashes, space_id, conditions)
 -- Texts that need no vector from us any more.
 select u.input_hash
 from unnest(:hashes ::bytea[]) as u (input_hash)
@@ -157,6 +158,7 @@ where exists (select from {embeddings} e where e.input_hash = u.input_hash)
     or exists (
         select from kb.quarantine q
         where q.space_id = :space_id and q.content_hash = u.input_hash
+            and q.conditions = :conditions
     );
 
 -- name: release_claims(space_id, shard_id, fence, hashes)
@@ -193,6 +195,9 @@ insert into {embeddings} (input_hash, vector)
 select input_hash, vector from incoming
 order by input_hash
 on conflict (input_hash) do nothing;
+
+-- name: release_from_quarantine(space_id, hashes)
+delete from kb.quarantine where space_id = :space_id and content_hash = any(:hashes);
 
 -- name: quarantine_texts(space_id, conditions, hashes, reasons, details)
 insert into kb.quarantine (stage, space_id, content_hash, conditions, reason, detail)

@@ -112,14 +112,15 @@ def embedding_conditions(settings: EmbeddingSettings) -> bytes:
 def _fill(run: Run, lease: Lease, space: Space) -> EmbedReport:
     started = time.monotonic()
     settings = run.settings.embedding
-    store = VectorStore(run.database, lease, space, embedding_conditions(settings))
-    lifted = store.lift_quarantine()
+    conditions = embedding_conditions(settings)
+    store = VectorStore(run.database, lease, space, conditions)
+    store.drop_void_claims()
     tally = _Tally()
     spent = 0.0
     with run.database.connect_outside_pool() as connection:
-        wanted = WantedTexts(connection, lease, space)
+        wanted = WantedTexts(connection, lease, space, conditions)
         everything = run.verify or space.state == "building"
-        count, tokens = wanted.find(everything=everything, lifted=lifted)
+        count, tokens = wanted.find(everything=everything)
         texts = wanted.count_all()
         if count:
             embedder = embedder_for(space.model, settings)

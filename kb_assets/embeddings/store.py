@@ -61,9 +61,12 @@ class WantedTexts:
     transaction stays open while a provider thinks.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], lease: Lease, space: Space) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], lease: Lease, space: Space, conditions: bytes
+    ) -> None:
         self._connection = connection
         self._space = space
+        self._conditions = conditions
         self._named: dict[str, Any] = {
             "source_id": lease.source_id,
             "slot_low": lease.shard.slot_low,
@@ -71,24 +74,25 @@ class WantedTexts:
             "space_id": space.id,
         }
 
-    def find(self, *, everything: bool, lifted: Sequence[bytes]) -> tuple[int, int]:
+    def find(self, *, everything: bool) -> tuple[int, int]:
         """Find them, and return how many texts and tokens they are.
+
+        Texts that were refused under other conditions are wanted again.
 
         Args:
             everything: Also look at what is published already.
-            lifted: Texts that were in quarantine and may be asked for again.
         """
+        under = {"conditions": self._conditions}
         self._connection.execute(_statements("drop_wanted"))
         self._connection.execute(_statements("create_wanted"))
         self._connection.execute(
             _statements("find_wanted", embeddings=self._space.table),
-            self._named | {"everything": everything},
+            self._named | under | {"everything": everything},
         )
-        if lifted:
-            self._connection.execute(
-                _statements("find_lifted", embeddings=self._space.table),
-                {"hashes": list(lifted)},
-            )
+        self._connection.execute(
+            _statements("find_refused", embeddings=self._space.table),
+            {"space_id": self._space.id} | under,
+        )
         row = self._connection.execute(_statements("count_wanted")).fetchone()
         assert row is not None
         return int(row[0]), int(row[1])
@@ -129,34 +133,28 @@ class VectorStore:
             "fence": lease.fence,
         }
 
-    def lift_quarantine(self) -> list[bytes]:
-        """Forget refusals made under other conditions, and claims of runs that are over.
-
-        Returns:
-            The texts that may be asked for again.
-        """
+    def drop_void_claims(self) -> None:
+        """Forget claims of the shard's runs that are over."""
         with self._database.transaction() as connection:
             self._lease.guard(connection)
             connection.execute(
                 _statements("drop_void_claims"),
                 {"shard_id": self._lease.shard_id, "fence": self._lease.fence},
             )
-            named = {"space_id": self._space.id, "conditions": self._conditions}
-            rows = connection.execute(_statements("lift_quarantine"), named).fetchall()
-        return [hash_ for (hash_,) in rows]
 
     def claim(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Claim texts, and return those that are ours to pay for."""
+        named = self._claimant | {"conditions": self._conditions}
         with self._database.transaction() as connection:
             self._lease.guard(connection)
             rows = connection.execute(
                 _statements("claim", embeddings=self._space.table),
-                self._claimant | {"hashes": list(hashes), "lock_class": SHARD_LOCK_CLASS},
+                named | {"hashes": list(hashes), "lock_class": SHARD_LOCK_CLASS},
             ).fetchall()
             claimed = [hash_ for (hash_,) in rows]
             answered = connection.execute(
                 _statements("drop_answered_claims", embeddings=self._space.table),
-                self._claimant | {"hashes": claimed},
+                named | {"hashes": claimed},
             ).fetchall()
         return set(claimed) - {hash_ for (hash_,) in answered}
 
@@ -165,7 +163,11 @@ class VectorStore:
         with self._database.transaction() as connection:
             rows = connection.execute(
                 _statements("answered_elsewhere", embeddings=self._space.table),
-                {"space_id": self._space.id, "hashes": list(hashes)},
+                {
+                    "space_id": self._space.id,
+                    "hashes": list(hashes),
+                    "conditions": self._conditions,
+                },
             ).fetchall()
         return {hash_ for (hash_,) in rows}
 
@@ -196,6 +198,10 @@ class VectorStore:
                 zip(hashes, vectors, strict=True),
             )
             connection.execute(_statements("add_vectors", embeddings=self._space.table))
+            connection.execute(
+                _statements("release_from_quarantine"),
+                {"space_id": self._space.id, "hashes": list(hashes)},
+            )
             connection.execute(
                 _statements("release_claims"), self._claimant | {"hashes": list(hashes)}
             )

@@ -13,7 +13,7 @@ from tests.oracle import assert_accounted, assert_sound, live_vectors, repeated,
 from tests.servers.openai_server import Fault, OpenAIServer
 
 Open = Callable[..., KnowledgeBase]
-POISON = "The poisoned paragraph, which no provider will ever take.\n"
+POISON = corpus.paragraph("poison") + "\n"
 DOWN = Fault(status=503)
 
 

@@ -1,5 +1,7 @@
 """Stored values must never change: each function has a literal result."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ def test_shards_cover_all_slots_without_overlap(count: int) -> None:
     shards = shards_of("wiki", count)
     assert shards[0].slot_low == 0
     assert shards[-1].slot_high == SLOTS
-    for one, next_ in zip(shards, shards[1:], strict=False):
+    for one, next_ in pairwise(shards):
         assert one.slot_high == next_.slot_low
 
 

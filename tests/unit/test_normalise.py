@@ -1,7 +1,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kb_assets.documents.normalise import normalise
@@ -21,6 +21,7 @@ def text(content: bytes, path: str = "a.txt") -> str:
     return parse(path, content).text
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 @example("\u0344" * 30)
 @example("a" + "\u0301" * 31)
@@ -31,6 +32,7 @@ def test_normalising_twice_changes_nothing(anything: str) -> None:
     assert normalise(once) == once
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_what_is_normalised_can_be_stored_and_has_only_known_controls(anything: str) -> None:
     clean = normalise(anything)
@@ -40,6 +42,7 @@ def test_what_is_normalised_can_be_stored_and_has_only_known_controls(anything: 
     assert not clean.startswith("\ufeff")
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_text_or_refused_as_binary(content: bytes) -> None:
     try:
@@ -50,6 +53,7 @@ def test_any_bytes_are_text_or_refused_as_binary(content: bytes) -> None:
         assert normalise(clean) == clean
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff")))
 def test_ordinary_text_is_only_composed(ordinary: str) -> None:
     assert text(ordinary.encode()) == unicodedata.normalize("NFC", ordinary)

@@ -2,7 +2,7 @@ import json
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kb_assets.documents.parse import ParsedDocument, parse
@@ -384,6 +384,10 @@ def test_the_pages_of_a_pdf_are_joined_by_blank_lines() -> None:
     assert document.media_type == "application/pdf"
 
 
+def test_words_broken_at_the_end_of_a_pdf_s_line_are_whole() -> None:
+    assert parse("a.pdf", pdf("an exam-\nple is")).text == "an example is"
+
+
 def test_a_pdf_without_a_title_has_none_and_takes_its_sidecar_s() -> None:
     assert parse("a.pdf", pdf("text")).title is None
     document = parse("a.pdf", pdf("text"), b"title: Beside\ntags: a")
@@ -429,6 +433,7 @@ def test_hostile_markdown_does_not_hang() -> None:
                 assert error.reason == "front_matter"
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(["a.md", "a.txt", "a.rst", "a.html"]), st.none() | st.text())
 def test_any_text_parses_or_is_refused_and_is_stored_safely(
     text: str, path: str, sidecar: str | None

@@ -23,18 +23,14 @@ def test_a_small_file_is_enough(config: Path) -> None:
     assert settings.home_folder == config.parent / ".kb"
 
 
-def test_the_environment_wins_over_the_file(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_wins_over_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(config.read_text() + '[embedding]\nprovider = "openai"\nmodel = "a"\n')
     monkeypatch.setenv("KB_EMBEDDING__MODEL", "b")
     settings = Settings.load(config)
     assert (settings.embedding.provider, settings.embedding.model) == ("openai", "b")
 
 
-def test_the_file_may_be_named_by_a_variable(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_may_be_named_by_a_variable(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KB_CONFIG", str(config))
     assert Settings.load().source("wiki").shards == 4
 
