@@ -57,7 +57,7 @@ def chunk_documents(run: Run, shard: Shard) -> ChunkReport:
     revisions = empty = chunks = tokens = quarantined = 0
     with (
         run.lease(shard) as lease,
-        run.database.connect_outside_pool() as connection,
+        run.database.session() as connection,
         IsolatedWorker[SplitJob, list[KeyedChunk]](
             "kb_assets.chunks.plan:chunk_revision",
             seconds=settings.limits.parse_seconds,

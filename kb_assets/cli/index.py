@@ -52,6 +52,7 @@ def _run(kb: "KnowledgeBase", shards: "tuple[Shard, ...]", confirmed: dict[str, 
     from kb_assets.cli.outcome import Outcome
 
     started = time.monotonic()
+    _ = kb.database  # Whether its schema is this code's is asked before Dagster is started.
     with _progress() as say:
         # Dagster takes half a second to import: somebody should see that something happens.
         say("Starting Dagster …")

@@ -16,9 +16,16 @@ from rich.text import Text
 from kb_assets.cli.excerpt import visible
 
 
+class _Console(Console):
+    """A console that leaves it to `main` what becomes of a reader that is gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return the console for what a command finds."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _Console(highlight=False, markup=False, emoji=False)
 
 
 def error_console() -> Console:

@@ -117,6 +117,17 @@ class Database:
         with unavailable_when_lost(), pool.connection() as connection:
             yield connection
 
+    @contextmanager
+    def session(self) -> Iterator[psycopg.Connection]:
+        """Lend a connection that is nobody else's, in autocommit mode, for as long as it is needed.
+
+        Raises:
+            DatabaseUnavailableError: No connection, or it was lost, or the server gave up a wait.
+            DatabaseRefusedError: The server cannot serve us; see `check_server`.
+        """
+        with unavailable_when_lost(), self.connect_outside_pool() as connection:
+            yield connection
+
     def connect_outside_pool(self) -> psycopg.Connection:
         """Open a connection that is nobody else's, in autocommit mode; the caller closes it.
 

@@ -12,7 +12,7 @@ from dagster._core.run_coordinator import DefaultRunCoordinator
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 
-from kb_assets.defs.storage import KnowledgeBaseStorage, storage_must_answer, storage_url
+from kb_assets.defs.storage import KnowledgeBaseStorage, storage_must_answer
 from kb_assets.knowledge_base import KnowledgeBase
 
 _BATCH = "DAGSTER_EVENT_BATCH_SIZE"
@@ -33,7 +33,7 @@ def dagster_instance(knowledge_base: KnowledgeBase) -> Iterator[dg.DagsterInstan
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         stack.enter_context(storage_must_answer())
-        storage = KnowledgeBaseStorage(storage_url(knowledge_base.urls.dagster))
+        storage = KnowledgeBaseStorage.at(knowledge_base.urls.dagster)
         storage.keep_connections()
         yield stack.enter_context(
             dg.DagsterInstance(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy.exc
 from dagster import Field, Noneable, StringSource
 from dagster._config.config_schema import UserConfigSchema
@@ -21,7 +22,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import DagsterPostgresException
 
-from kb_assets.database.connect import resolve_urls
+from kb_assets.database.connect import conninfo, resolve_urls
 from kb_assets.errors import DatabaseUnavailableError, SettingsError
 from kb_assets.settings import CONFIG_VARIABLE, Settings
 
@@ -52,8 +53,19 @@ class KnowledgeBaseStorage(DagsterPostgresStorage):
         if os.environ.get(_VALIDATING):
             return _throw_away_storage()
         settings = Settings.load(_config_file(config_value.get("config_file")))
+        return cls.at(resolve_urls(settings).dagster, inst_data)
+
+    @classmethod
+    def at(cls, url: str, inst_data: ConfigurableClassData | None = None) -> "KnowledgeBaseStorage":
+        """Return the storage in a database.
+
+        Raises:
+            DatabaseUnavailableError: The database cannot be reached.
+        """
         with storage_must_answer():
-            return cls(storage_url(resolve_urls(settings).dagster), inst_data=inst_data)
+            # Asked once and first: Dagster would try again for seconds, and say so each time.
+            psycopg.connect(conninfo(url, "kb_assets dagster")).close()
+            return cls(_with_driver(url), inst_data=inst_data)
 
     def keep_connections(self) -> None:
         """Hold connections open, as the webserver does; else each event makes a new one."""
@@ -61,7 +73,7 @@ class KnowledgeBaseStorage(DagsterPostgresStorage):
             storage.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=8)
 
 
-def storage_url(url: str) -> str:
+def _with_driver(url: str) -> str:
     """Return a URL with the driver named: SQLAlchemy's default is not the one Dagster needs."""
     return url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
@@ -75,7 +87,7 @@ def storage_must_answer() -> Iterator[None]:
     """
     try:
         yield
-    except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
         raise DatabaseUnavailableError(
             "The database that keeps Dagster's runs could not be reached.",
             why=_cause(error),

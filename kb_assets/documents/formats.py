@@ -26,7 +26,6 @@ def read_html(source: str) -> tuple[str, str | None]:
     Raises:
         DocumentError: `too_deep`: elements are nested too deep to be walked.
     """
-    import trafilatura
     from lxml import etree, html
 
     parser = html.HTMLParser(
@@ -45,16 +44,7 @@ def read_html(source: str) -> tuple[str, str | None]:
         )
     title = _text_of(root, "title") or _text_of(root, "h1")
     whole = _all_text(root)
-    text = trafilatura.extract(
-        root,
-        output_format="markdown",
-        include_comments=False,
-        include_tables=True,
-        include_formatting=True,
-        favor_recall=True,
-        deduplicate=False,
-    )
-    return text or whole, title
+    return _main_text(root) or whole, title
 
 
 def read_pdf(content: bytes) -> tuple[str, str | None]:
@@ -90,6 +80,21 @@ def read_pdf(content: bytes) -> tuple[str, str | None]:
             fix="Run text recognition (OCR) over it.",
         )
     return text, title or None
+
+
+def _main_text(root: Any) -> str | None:  # noqa: ANN401
+    import trafilatura
+
+    text: str | None = trafilatura.extract(
+        root,
+        output_format="markdown",
+        include_comments=False,
+        include_tables=True,
+        include_formatting=True,
+        favor_recall=True,
+        deduplicate=False,
+    )
+    return text
 
 
 def _page_text(document: Any, number: int) -> str:  # noqa: ANN401

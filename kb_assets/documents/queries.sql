@@ -105,6 +105,23 @@ update kb.document set missing_since = now() where id = any(:ids) and missing_si
 -- name: record_listing(found, shard_id)
 update kb.shard set found_documents = :found, listed_at = now() where id = :shard_id;
 
+-- name: forget_other_listings(shard_id)
+-- What shards of another layout found in the same slots would be counted a second time.
+with others as materialized (
+    select other.id
+    from kb.shard mine
+    join kb.shard other
+        on other.source_id = mine.source_id and other.id <> mine.id
+        and other.slot_low < mine.slot_high and other.slot_high > mine.slot_low
+    where mine.id = :shard_id and other.listed_at is not null
+    order by other.id
+    for update of other
+)
+update kb.shard s
+set found_documents = null, listed_at = null
+from others
+where s.id = others.id;
+
 -- name: reserve_document_ids(count)
 select nextval('kb.document_id_seq') from generate_series(1, :count);
 

@@ -114,7 +114,7 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
     with ExitStack() as stack:
         lease = stack.enter_context(run.lease(shard))
         store = DocumentStore(run.database, lease, conditions)
-        connection = stack.enter_context(run.database.connect_outside_pool())
+        connection = stack.enter_context(run.database.session())
         listing = Listing(connection, lease.source_id, shard)
         found = listing.fill(source.entries())
         tally.returned = listing.welcome_back(lease)

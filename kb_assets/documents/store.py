@@ -106,6 +106,9 @@ class DocumentStore:
             connection.execute(
                 _statements("record_listing"), {"found": found, "shard_id": self._lease.shard_id}
             )
+            connection.execute(
+                _statements("forget_other_listings"), {"shard_id": self._lease.shard_id}
+            )
 
     def mark_absent(self, *, vanished: Sequence[int], withheld: Sequence[int]) -> None:
         """Mark documents as vanished, or as missing when the guard withholds that."""

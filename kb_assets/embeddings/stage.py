@@ -117,7 +117,7 @@ def _fill(run: Run, lease: Lease, space: Space) -> EmbedReport:
     store.drop_void_claims()
     tally = _Tally()
     spent = 0.0
-    with run.database.connect_outside_pool() as connection:
+    with run.database.session() as connection:
         wanted = WantedTexts(connection, lease, space, conditions)
         everything = run.verify or space.state == "building"
         count, tokens = wanted.find(everything=everything)

@@ -85,7 +85,7 @@ def forecast(run: Run, shards: tuple[Shard, ...]) -> Forecast:
     settings = run.settings
     model = model_of(settings.embedding)
     space = find_space(run.database, model, settings.embedding.precision)
-    with run.database.connect_outside_pool() as connection:
+    with run.database.session() as connection:
         connection.execute(_statements("create_texts"))
         made = tuple(_shard(run, connection, shard) for shard in shards)
         if space is not None:
@@ -110,7 +110,7 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
     source_id = find_source(run.database, settings.name) or -1
     added = changed = quarantined = touched = chunks = 0
     with ExitStack() as stack:
-        listing_connection = stack.enter_context(run.database.connect_outside_pool())
+        listing_connection = stack.enter_context(run.database.session())
         listing = Listing(listing_connection, source_id, shard)
         found = listing.fill(source.entries())
         reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))

@@ -119,7 +119,7 @@ def maintain_vector_indexes(
 
 def _maintain(database: Database, space: Space, collected: int) -> VectorIndexReport:
     started = time.monotonic()
-    with database.connect_outside_pool() as connection, _building(connection, space):
+    with database.session() as connection, _building(connection, space):
         vectors = _count(connection, "count_vectors", embeddings=space.table)
         memory_bytes, fits = _memory(space, vectors)
         action = _needed(connection, space, vectors, collected)

@@ -1,11 +1,15 @@
 """`kb` with a database of the test's own."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kb_assets.database.connect import DatabaseUrls
+from kb_assets.database.embedded import Major
 from tests.acceptance.command_line import CommandLine, variables_of, write
+from tests.conftest import Server
 
 
 @pytest.fixture
@@ -15,10 +19,18 @@ def bare(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path, {"KB_DATABASE_URL": nowhere})
 
 
+@pytest.fixture(scope="session")
+def dagster_url(servers: Callable[[Major], Server]) -> Iterator[str]:
+    """Where Dagster keeps the runs of all tests: making its tables takes longer than a test."""
+    server = servers(16)
+    with server.new_database() as name:
+        yield server.url(name, "dagster")
+
+
 @pytest.fixture
-def kb(tmp_path: Path, database_urls: DatabaseUrls) -> CommandLine:
+def kb(tmp_path: Path, database_urls: DatabaseUrls, dagster_url: str) -> CommandLine:
     """`kb` in a folder that `kb init` has made, with three documents and a migrated database."""
-    made = CommandLine(tmp_path, variables_of(database_urls))
+    made = CommandLine(tmp_path, variables_of(replace(database_urls, dagster=dagster_url)))
     made.must("init")
     write(
         tmp_path / "documents",

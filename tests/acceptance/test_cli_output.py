@@ -50,7 +50,7 @@ def test_json_when_piped_and_text_when_asked(kb: CommandLine) -> None:
         text = kb("--text", *command).out
         assert not text.startswith("{")
         assert "\x1b" not in text
-        assert kb(*command, "--text").out.split("\n")[0] == text.split("\n")[0]
+        assert kb(*command, "--text").out.split()[0] == text.split()[0]
     hit = kb.must("search", "owls hunt")["hits"][0]
     assert hit["byte_start"] < hit["byte_end"]
     assert {"score", "source", "path", "heading_path", "text", "tags", "metadata"} <= set(hit)

@@ -8,14 +8,15 @@ import pytest
 
 from kb_assets import KnowledgeBase
 from kb_assets.database.connect import DAGSTER_VARIABLE, DatabaseUrls
+from kb_assets.database.embedded import Major
 from kb_assets.defs.build import build_definitions
 from kb_assets.defs.launch import IndexRun, run_index
 from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.defs.storage import KnowledgeBaseStorage
 from kb_assets.settings import Settings
+from tests.conftest import Server
 
 SOURCE = '[[sources]]\nname = "{name}"\nuri = "{name}"\nshards = {shards}\n'
-
-Write = Callable[..., None]
 
 
 def write_config(folder: Path, **sources: int) -> Path:
@@ -32,6 +33,22 @@ def write_documents(folder: Path, count: int, *, words: str = "lighthouses and t
     for number in range(count):
         text = f"# Document {number}\n\nNumber {number} is about {words}.\n\n## More\n\nPart two.\n"
         (folder / f"document-{number}.md").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def template(servers: Callable[[Major], Server]) -> Iterator[str]:
+    """A migrated database in which Dagster has made its tables, which takes it a second."""
+    server = servers(16)
+    with server.new_database() as name:
+        KnowledgeBaseStorage.at(server.url(name, "dagster"))
+        yield name
+
+
+@pytest.fixture
+def database_urls(servers: Callable[[Major], Server], template: str) -> Iterator[DatabaseUrls]:
+    server = servers(16)
+    with server.new_database(template) as name:
+        yield server.urls(name)
 
 
 @pytest.fixture
@@ -71,12 +88,18 @@ def job(kb: KnowledgeBase, selection: dg.AssetSelection) -> dg.JobDefinition:
     return merged.resolve_job_def("chosen")
 
 
-def evaluate(
-    kb: KnowledgeBase, asset: str, check: str, **tags: str
-) -> dg.AssetCheckEvaluation:
-    """Run one check by itself and return what it said."""
-    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+def evaluate_all(
+    kb: KnowledgeBase, *checks: tuple[str, str], **tags: str
+) -> dict[str, dg.AssetCheckEvaluation]:
+    """Run checks by themselves and return what each said."""
+    keys = [dg.AssetCheckKey(dg.AssetKey(asset), check) for asset, check in checks]
     names = {name.replace("_", "/", 1): value for name, value in tags.items()}
-    result = job(kb, dg.AssetSelection.checks(key)).execute_in_process(tags=names)
-    (evaluation,) = result.get_asset_check_evaluations()
-    return evaluation
+    result = job(kb, dg.AssetSelection.checks(*keys)).execute_in_process(
+        tags=names, raise_on_error=False
+    )
+    return {one.check_name: one for one in result.get_asset_check_evaluations()}
+
+
+def evaluate(kb: KnowledgeBase, asset: str, check: str, **tags: str) -> dg.AssetCheckEvaluation:
+    """Run one check by itself and return what it said."""
+    return evaluate_all(kb, (asset, check), **tags)[check]

@@ -45,7 +45,10 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
 
 
 def specs(settings: Settings) -> dict[str, dg.AssetSpec]:
-    return {spec.key.to_user_string(): spec for spec in build_definitions(settings).resolve_all_asset_specs()}
+    return {
+        spec.key.to_user_string(): spec
+        for spec in build_definitions(settings).resolve_all_asset_specs()
+    }
 
 
 def test_the_repository_passes_dagsters_own_check_without_a_database() -> None:
@@ -59,7 +62,8 @@ def test_the_repository_passes_dagsters_own_check_without_a_database() -> None:
 def test_definitions_load_without_a_database_and_without_heavy_imports(tmp_path: Path) -> None:
     write_config(tmp_path, wiki=4)
     program = (
-        "import sys, kb_assets.definitions as d; d.defs.get_repository_def().load_all_definitions();"
+        "import sys; from kb_assets.definitions import defs;"
+        "defs.get_repository_def().load_all_definitions();"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
 

@@ -5,18 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from kb_assets import KnowledgeBase
 from kb_assets.database.connect import DAGSTER_VARIABLE
+from kb_assets.database.run import Run
 from kb_assets.defs.instance import dagster_instance
 from kb_assets.defs.launch import run_index
+from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.errors import CostLimitError, DatabaseUnavailableError, SourceError
 from kb_assets.index.account import account_for
+from kb_assets.index.checks import Soundness
 from tests.defs.conftest import index, write_config, write_documents
 from tests.defs.test_definitions import REPOSITORY
 
@@ -57,10 +58,14 @@ def statuses(kb: KnowledgeBase) -> list[dg.DagsterRunStatus]:
         return [run.status for run in instance.get_runs()]
 
 
-def test_a_run_brings_all_shards_up_to_date_and_says_so(kb: KnowledgeBase) -> None:
+def test_a_run_brings_all_shards_up_to_date_and_says_so(
+    kb: KnowledgeBase, capfd: pytest.CaptureFixture[str]
+) -> None:
     said: list[str] = []
 
     done = run_index(kb, kb.settings.shards, on_event=said.append)
+
+    assert capfd.readouterr() == ("", ""), "the console is the caller's"
 
     assert done.succeeded
     assert done.error is None
@@ -75,7 +80,7 @@ def test_a_run_brings_all_shards_up_to_date_and_says_so(kb: KnowledgeBase) -> No
 
 
 def test_people_see_what_was_done_in_the_catalogue(kb: KnowledgeBase) -> None:
-    (kb.settings.root / "wiki" / "bad|<b>.md").write_bytes(b"\x00\x01\x02 <script>|")
+    (kb.settings.root / "wiki" / "bad|<b>.pdf").write_bytes(b"not a PDF")
     index(kb)
 
     read = materializations(kb, "raw_documents")
@@ -121,29 +126,43 @@ def test_a_source_that_fails_keeps_no_other_from_being_indexed(kb: KnowledgeBase
         assert both.search("lighthouses")
 
 
-def test_an_error_is_told_in_dagsters_history_and_is_final(kb: KnowledgeBase) -> None:
-    settings = kb.settings.model_copy(
-        update={
-            "limits": kb.settings.limits.model_copy(update={"max_cost_per_run_usd": 0.0}),
-            "embedding": kb.settings.embedding.model_copy(update={"usd_per_million_tokens": 1.0}),
-        }
-    )
-    with KnowledgeBase(settings) as dear:
-        done = index(dear)
-        confirmed = index(dear, confirm_cost=True)
+def test_an_error_is_told_in_dagsters_history_and_is_final(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Run, *_: object) -> None:
+        raise CostLimitError("It costs too much.", why="It is dear.", fix="Pay.")
 
-        assert isinstance(done.error, CostLimitError)
-        assert confirmed.succeeded
-        with dagster_instance(dear) as instance:
-            (failure,) = [
-                record.event_log_entry.dagster_event.step_failure_data
-                for record in instance.get_records_for_run(
-                    done.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
-                ).records
-                if record.event_log_entry.dagster_event is not None
-            ]
+    monkeypatch.setattr("kb_assets.embeddings.stage._refuse_to_overspend", refuse)
+
+    done = index(kb)
+
+    assert not done.succeeded
+    assert isinstance(done.error, CostLimitError)
+    with dagster_instance(kb) as instance:
+        (failure,) = [
+            record.event_log_entry.dagster_event.step_failure_data
+            for record in instance.get_records_for_run(
+                done.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
+            ).records
+            if record.event_log_entry.dagster_event is not None
+        ]
     assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == "It costs too much. It is dear. Pay."
     assert {"what", "why", "fix"} <= set(failure.user_failure_data.metadata)
+
+
+def test_unsound_vectors_are_not_published(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsound = Soundness(waiting=9, waiting_unsound=1, stored=0, stored_unsound=0)
+    monkeypatch.setattr("kb_assets.defs.checks.soundness", lambda *_: unsound)
+
+    done = index(kb)
+
+    assert not done.succeeded
+    assert done.failed_checks == ("vectors_are_sound",)
+    assert done.error is None
+    assert kb.search("lighthouses") == ()
 
 
 def test_deletes_are_withheld_until_they_are_confirmed(kb: KnowledgeBase) -> None:
@@ -187,14 +206,6 @@ def test_dagsters_database_out_of_reach_is_told_clearly(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_console_stays_the_callers(
-    kb: KnowledgeBase, capfd: pytest.CaptureFixture[str]
-) -> None:
-    index(kb)
-
-    assert capfd.readouterr() == ("", "")
-
-
 def stalled(kb: KnowledgeBase) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", STALL],
@@ -232,22 +243,8 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_next(kb: KnowledgeBase) 
 def test_a_run_whose_process_lives_is_left_alone(kb: KnowledgeBase) -> None:
     process = stalled(kb)
     try:
-        with dagster_instance(kb):
-            time.sleep(0.1)
-        from kb_assets.defs.processes import end_abandoned_runs
-
         with dagster_instance(kb) as instance:
             assert end_abandoned_runs(instance) == []
     finally:
         process.kill()
         process.wait(30)
-
-
-def test_nothing_changed_costs_no_requests(kb: KnowledgeBase, tmp_path: Path) -> None:
-    index(kb)
-
-    again = index(kb)
-
-    spaces = [one["spaces"][0] for one in again.reports["chunk_embeddings"].values()]
-    assert sum(space["requests"] for space in spaces) == 0
-    assert sum(one["unchanged"] for one in again.reports["raw_documents"].values()) >= 0
