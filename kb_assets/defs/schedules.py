@@ -6,7 +6,13 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kb_assets.defs.failures import NO_RUN_RETRIES
-from kb_assets.defs.partitions import range_tags, runs_in_cluster, runs_of, shards_of_run
+from kb_assets.defs.partitions import (
+    SHARD_TAG,
+    range_tags,
+    runs_in_cluster,
+    runs_of,
+    shards_of_run,
+)
 from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.fingerprints import Shard
 from kb_assets.settings import Settings
@@ -68,7 +74,9 @@ def index_documents_schedule(
         if not due:
             yield dg.SkipReason("The last run of every shard is still going, or waits its turn.")
         for shards in due:
-            yield dg.RunRequest(tags=range_tags(shards), asset_selection=_selected())
+            tags = range_tags(shards)
+            key = f"{context.scheduled_execution_time.isoformat()} {tags[SHARD_TAG]}"
+            yield dg.RunRequest(run_key=key, tags=tags, asset_selection=_selected())
 
     return schedule
 
