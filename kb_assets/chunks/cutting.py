@@ -10,8 +10,11 @@ from kb_assets.chunks.graphemes import cluster_end, cluster_floor
 from kb_assets.chunks.layout import Layout
 from kb_assets.chunks.tokens import Ruler
 
-_LONGEST_TOKEN_CHARACTERS = 128
+_SLACK_CHARACTERS = 128
+"""A reach may fall short of the truth by one token; no token is longer."""
+
 _INSIDE_WORD = 100
+"""The depth of a cut that no level allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class Cutter:
     ) -> int | None:
         """Return the first boundary after `beyond` if all from `start` to it fits a chunk."""
         reach = self.ruler.reach(self.text, start, stretch.end, self.size)
-        far = min(stretch.end, reach + _LONGEST_TOKEN_CHARACTERS)
+        far = min(stretch.end, reach + _SLACK_CHARACTERS)
         cuts = level.cuts(self.text, start, min(far, stretch.last))
         rest = stretch.end if far == stretch.end else None
         cut = next((cut for cut in cuts if cut > beyond), rest)
@@ -129,7 +132,7 @@ class Cutter:
 
     def _one_cluster(self, start: int, near: int, end: int) -> int:
         """Return the end of a cluster, or of the characters of it that fit, at least one."""
-        stop = cluster_end(self.text, start, min(end, near + _LONGEST_TOKEN_CHARACTERS))
+        stop = cluster_end(self.text, start, min(end, near + _SLACK_CHARACTERS))
         if self.ruler.measure_within(self.text[start:stop], self.size) is not None:
             return stop
         return max(near, start + 1)

@@ -7,6 +7,7 @@ import regex
 ATTACHED = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
 """Members of a character class: what belongs to the character before it."""
 
+_APART = regex.compile(rf"[\p{{GCB=Other}}\p{{GCB=Control}}\p{{GCB=LF}}][^{ATTACHED}]")
 # Only ever matched against slices: it counts all flags before a flag, however many there are.
 _CLUSTER = regex.compile(r"\X")
 
@@ -22,7 +23,7 @@ def cluster_floor(text: str, start: int, position: int) -> int:
     Returns:
         `start` itself if the first cluster ends after `position`.
     """
-    if position >= len(text) or _between_plain(text, position):
+    if position >= len(text) or _APART.match(text, position - 1):
         return position
     last = 0
     for cluster in _CLUSTER.finditer(text[start : position + 1]):
@@ -49,9 +50,3 @@ def cluster_ceiling(text: str, start: int, position: int, end: int) -> int:
     """
     floor = cluster_floor(text, start, position)
     return position if floor == position else cluster_end(text, floor, end)
-
-
-def _between_plain(text: str, position: int) -> bool:
-    """Say whether two ASCII characters, that never join (but CR LF), meet at a position."""
-    before, after = text[position - 1 : position], text[position]
-    return before.isascii() and after < "\x80" and not (before == "\r" and after == "\n")

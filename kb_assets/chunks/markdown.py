@@ -45,7 +45,7 @@ class _Open(Enum):
     PARAGRAPH = auto()
     ITEM = auto()
     QUOTE = auto()
-    QUOTE_AFTER_FENCE = auto()
+    CLOSED_QUOTE = auto()  # more of it may come, but only behind `>`
     TABLE = auto()
     INDENTED_CODE = auto()
 
@@ -88,7 +88,7 @@ class _Scanner:
         if place is Place.INSIDE:
             return True
         quoted = isinstance(verbatim, Fence) and verbatim.quoted and place is Place.LAST
-        self._open = _Open.QUOTE_AFTER_FENCE if quoted else _Open.NOTHING
+        self._open = _Open.CLOSED_QUOTE if quoted else _Open.NOTHING
         self._verbatim = None
         self._after_blank = True
         return place is Place.LAST
@@ -189,12 +189,13 @@ class _Scanner:
             self._read_list_start(start, indent, body)
 
     def _read_quote(self, start: int, indent: int, body: str) -> None:
-        if self._open is _Open.QUOTE_AFTER_FENCE:
+        if self._open is _Open.CLOSED_QUOTE:
             self._piece(start, PieceKind.PROSE)
         elif self._open is not _Open.QUOTE:
             self._block(start, PieceKind.PROSE)
-        self._open = _Open.QUOTE
         quoted = without_quote_marks(body)
+        continues = bool(quoted.strip()) and not starts_block(quoted)
+        self._open = _Open.QUOTE if continues else _Open.CLOSED_QUOTE
         if fence_length(quoted):
             self._piece(start, PieceKind.LINES)
             self._open_fence(quoted, indent, quoted=True)

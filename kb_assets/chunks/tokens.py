@@ -13,7 +13,7 @@ from rs_bpe.bpe import openai
 
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
-_SAMPLE_CHARACTERS = 4096
+_SAMPLE_CHARACTERS = 1024
 
 
 class Ruler(Protocol):

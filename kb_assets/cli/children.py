@@ -1,6 +1,7 @@
 """Dagster's processes, started by `kb dev` and stopped with all that they started."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ from kb_assets.errors import PermanentError, SettingsError
 
 if TYPE_CHECKING:
     from kb_assets.knowledge_base import KnowledgeBase
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 _PATIENCE_SECONDS = 120.0
 """How long the UI may take until it answers."""
@@ -160,6 +164,7 @@ class Children:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
 
     def _failed(self, name: str, why: str) -> PermanentError:
@@ -168,6 +173,11 @@ class Children:
         return PermanentError(
             f"Dagster's {name} does not run.", why=f"{why}\n{tail}", fix=f"Its log is {log}."
         )
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when `kb dev` is killed without a chance to do it."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -21,6 +21,7 @@ def dev(session: Session, port: int, host: str) -> int:
     out = error_console()
     with session.knowledge_base() as kb, Children.beside(kb) as children:
         signal.signal(signal.SIGHUP, _hang_up)
+        kb.close()  # Only the server is needed; a fork is safe without the pool's threads.
         children.require_free(host, port)
         out.print("Starting Dagster …", style="dim")
         children.start_webserver(host, port)

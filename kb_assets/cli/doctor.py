@@ -1,5 +1,6 @@
 """`kb doctor`: is everything there that a run needs, and what to do about what is not."""
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,14 @@ def doctor(session: Session, probe: bool) -> int:
 def _examine(session: Session, probe: bool) -> "Iterator[Finding]":
     from kb_assets.cli.examination import Finding, examine
     from kb_assets.errors import KbError
+    from kb_assets.settings import CONFIG_VARIABLE
 
     try:
         settings = session.settings()
     except KbError as error:
         yield Finding.failed("settings", error)
         return
-    yield Finding("settings", "ok", f"{settings.root / 'kb.toml'}")
+    yield Finding("settings", "ok", os.environ[CONFIG_VARIABLE])
     yield from examine(settings, probe=probe)
 
 
@@ -54,7 +56,7 @@ def _print(finding: "Finding") -> None:
     from kb_assets.cli.output import console
 
     mark, style = _MARKS[finding.level]
-    told = Text.assemble((mark, style), (f"  {finding.name:<19}", "bold"), visible(finding.words))
+    told = Text.assemble((mark, style), (f"  {finding.name:<18} ", "bold"), visible(finding.words))
     if finding.fix:
         told.append("\n      → ", "cyan").append(visible(finding.fix))
     console().print(told, soft_wrap=True)

@@ -94,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """End as if asked to, so that the embedded server is stopped on the way out."""
-    raise SystemExit(exits.TERMINATED)
+    """End as with Ctrl-C, so that what was started is stopped on the way out."""
+    raise KeyboardInterrupt
 
 
 def _leave_quietly() -> int:

@@ -1,5 +1,6 @@
 """`kb space`: the embedding spaces, and which of them answers."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,11 +52,18 @@ def promote(session: Session, name: str, force: bool) -> int:
 def drop(session: Session, name: str, yes: bool) -> int:
     """Delete the space NAME (or its number) with all its vectors."""
     with session.knowledge_base() as kb:
-        if not yes:
-            click.confirm(f"Delete {name} and all its vectors?", abort=True, err=True)
+        if not yes and not _agreed(name):
+            click.echo("Nothing was deleted.", err=True)
+            return 0
         dropped = kb.drop_space(name)
     _tell(session, "dropped", dropped, f"{dropped.name} is deleted.")
     return 0
+
+
+def _agreed(name: str) -> bool:
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nobody is there to be asked: say --yes.")
+    return click.confirm(f"Delete the space {name} and all its vectors?", err=True)
 
 
 def spaces_table(spaces: "tuple[SpaceReport, ...]") -> Any:  # noqa: ANN401

@@ -38,7 +38,9 @@ def print_summary(outcome: Outcome) -> None:
     out = console()
     lines = list(_lines(outcome))
     if lines:
-        rows = [(stage, words, f"{seconds:.1f}") for stage, words, seconds in lines]
+        rows = [
+            (stage, words, f"{seconds:.1f}" if stage else "") for stage, words, seconds in lines
+        ]
         out.print(table(("Stage", "What it did", "Seconds"), rows, text_columns=2))
     if len(outcome.accounts) > 1:
         out.print()

@@ -11,7 +11,7 @@ from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.documents.stage import read_documents
-from kb_assets.index.account import list_quarantine
+from kb_assets.index.account import account_for, list_quarantine
 from kb_assets.index.samples import SAMPLE_ROWS, newest_documents
 from kb_assets.settings import Settings
 
@@ -23,7 +23,8 @@ A new or changed document gets a *revision* that waits; readers keep the old one
 `published_documents` has the new one complete.
 
 - **found** = unchanged + touched (read, and the same) + added + changed + reverted + quarantined
-- **quarantined**: cannot be read or parsed; tried again when it or the settings change
+- **quarantined**: found unreadable by this run; **in_quarantine** counts earlier ones, too, which
+  are tried again when they or the settings change
 - **withheld**: gone from the source, but too many at once; `no_document_vanished_by_accident`
   says how to confirm that
 """
@@ -53,7 +54,8 @@ def raw_documents_asset(settings: Settings) -> dg.AssetsDefinition:
                 report = read_documents(run, shard, recipe)
                 newest = newest_documents(run.database, shard)
                 refused = list_quarantine(run.database, shard, SAMPLE_ROWS)
-                shown = read_metadata(report, newest, refused)
+                account = account_for(run.database, shard)
+                shown = read_metadata(report, account, newest, refused)
                 context.add_asset_metadata(shown, partition_key=shard.key)
                 knowledge_base.note("raw_documents", shard.key, asdict(report))
         return dg.MaterializeResult()

@@ -22,6 +22,9 @@ INDEX_ASSET = "vector_index"
 
 _SILENT = {"console": {"config": {"log_level": "CRITICAL"}}}
 
+_NO_SECOND_START = {"dagster/max_retries": "0"}
+"""Somebody started the run by hand; if it is killed, they start it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class IndexRun:
@@ -115,7 +118,7 @@ class _Launcher:
                 "ops": {name: {"config": self._options} for name in told},
             },
             instance=self._instance,
-            tags={**tags, **process_tags()},
+            tags={**tags, **process_tags(), **_NO_SECOND_START},
             asset_selection=[dg.AssetKey(name) for name in assets],
             raise_on_error=False,
         )

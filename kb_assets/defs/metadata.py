@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -44,18 +45,22 @@ def counts(report: Mapping[str, Any]) -> Metadata:
 
 
 def read_metadata(
-    report: ReadReport, newest: Sequence[DocumentSample], refused: Sequence[Quarantined]
+    report: ReadReport,
+    account: Account,
+    newest: Sequence[DocumentSample],
+    refused: Sequence[Quarantined],
 ) -> Metadata:
     """Return what the materialization of a shard's documents shows."""
     documents = [
-        (one.path, one.title or "", one.media_type, f"{one.text_bytes:,}", f"{one.read_at:%F %R}")
+        (one.path, one.title or "", one.media_type, f"{one.text_bytes:,}", _moment(one.read_at))
         for one in newest
     ]
     return {
         "dagster/row_count": dg.MetadataValue.int(report.found),
         **counts(asdict(report)),
-        "newest_documents": table(["path", "title", "type", "bytes", "read (UTC)"], documents),
+        "in_quarantine": dg.MetadataValue.int(account.quarantined),
         "quarantine": quarantine_table(refused),
+        "newest_documents": table(["path", "title", "type", "bytes", "read (UTC)"], documents),
     }
 
 
@@ -148,12 +153,13 @@ def account_table(accounts: Sequence[tuple[str, Account]]) -> dg.MarkdownMetadat
 
 def quarantine_table(refused: Sequence[Quarantined]) -> dg.MarkdownMetadataValue:
     """Return the documents that cannot be processed, and why."""
-    heads = ["path", "stage", "reason", "detail", "attempts", "since (UTC)"]
-    rows = [
-        (one.path, one.stage, one.reason, one.detail, str(one.attempts), f"{one.first_seen:%F %R}")
-        for one in refused
-    ]
-    return table(heads, rows)
+    rows = [(one.path, one.reason, one.detail, str(one.attempts)) for one in refused]
+    return table(["path", "reason", "detail", "attempts"], rows)
+
+
+def _moment(moment: datetime) -> str:
+    """Return a time whose date a narrow cell does not break."""
+    return f"{moment:%F %R}".replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _value(name: str, value: object) -> dg.MetadataValue:

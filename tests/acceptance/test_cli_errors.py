@@ -1,13 +1,16 @@
 """What goes wrong says what, why and what to do, and exits with a code that stays."""
 
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kb_assets.database.connect import DatabaseUrls
-from tests.acceptance.command_line import CommandLine, variables_of
+from tests.acceptance.command_line import COMMAND, CommandLine, variables_of
 from tests.conftest import Server
 from tests.servers.openai_server import Fault, OpenAIServer
 
@@ -116,6 +119,28 @@ def test_a_provider_that_fails_for_a_while(kb: CommandLine, provider: OpenAIServ
     use(kb, provider.base_url)
     provider.always = Fault(status=500)
     assert kb("index").code == 75
+    provider.always = Fault()
+    assert kb.must("index")["waiting"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_the_next_time(
+    kb: CommandLine, provider: OpenAIServer, number: signal.Signals
+) -> None:
+    use(kb, provider.base_url)
+    provider.always = Fault(delay_seconds=3)
+    with subprocess.Popen(
+        [*COMMAND, "index"], cwd=kb.folder, env=kb.environment(), stderr=subprocess.PIPE
+    ) as running:
+        give_up = time.monotonic() + 60
+        while not provider.requests and time.monotonic() < give_up:
+            time.sleep(0.05)
+        running.send_signal(number)
+        assert running.wait(60) == 130
+        said = running.stderr.read().decode()
+    assert "Traceback" not in said
+    assert "kept" in said
+    assert kb.must("status")["totals"]["documents"] == 3
     provider.always = Fault()
     assert kb.must("index")["waiting"] == 0
 

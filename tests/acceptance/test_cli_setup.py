@@ -123,6 +123,23 @@ def test_dev_serves_beside_other_commands_and_stops_all_it_started(fresh: Comman
     assert servers_of(fresh.folder) == []
 
 
+def test_dev_leaves_no_process_behind_when_it_is_killed(fresh: CommandLine) -> None:
+    fresh.must("init")
+    port = free_port()
+    with subprocess.Popen(
+        [*COMMAND, "dev", "--port", str(port)],
+        cwd=fresh.folder,
+        env=fresh.environment(),
+        stderr=subprocess.PIPE,
+    ) as dev:
+        wait_for(f"http://127.0.0.1:{port}/server_info", dev)
+        started = psutil.Process(dev.pid).children(recursive=True)
+        dev.kill()
+        dev.wait()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
+
+
 def servers_of(folder: Path) -> list[int]:
     return [
         process.pid

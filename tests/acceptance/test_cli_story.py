@@ -132,6 +132,7 @@ def test_spaces_are_built_promoted_and_dropped(kb: CommandLine) -> None:
     assert new["missing"] == 0
     kb.must("space", "promote", new["space"]["name"])
     assert kb("space", "drop", new["space"]["name"], "--yes").code == 7
+    assert kb("space", "drop", str(old["space"]["id"])).code == 2, "nobody is there to be asked"
     kb.must("space", "drop", str(old["space"]["id"]), "--yes")
     assert len(kb.must("space", "list")["spaces"]) == 1
     assert paths(kb.must("search", "owls hunt"))[0] == "owls.md"

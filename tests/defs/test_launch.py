@@ -14,7 +14,6 @@ from kb_assets.database.connect import DAGSTER_VARIABLE
 from kb_assets.database.run import Run
 from kb_assets.defs.instance import dagster_instance
 from kb_assets.defs.launch import run_index
-from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.errors import CostLimitError, DatabaseUnavailableError, SourceError
 from kb_assets.index.account import account_for
 from kb_assets.index.checks import Soundness
@@ -238,13 +237,3 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_next(kb: KnowledgeBase) 
 
     assert done.succeeded
     assert statuses(kb) == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-
-
-def test_a_run_whose_process_lives_is_left_alone(kb: KnowledgeBase) -> None:
-    process = stalled(kb)
-    try:
-        with dagster_instance(kb) as instance:
-            assert end_abandoned_runs(instance) == []
-    finally:
-        process.kill()
-        process.wait(30)

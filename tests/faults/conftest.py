@@ -1,4 +1,4 @@
-"""What the fault tests share: providers that fail as told, and knowledge bases beside each other."""
+"""What the fault tests share: providers that fail as told, and knowledge bases side by side."""
 
 import subprocess
 import sys
@@ -129,7 +129,9 @@ def openai_kb(
 ) -> Callable[..., KnowledgeBase]:
     """Open knowledge bases over `folder` and the same database that ask `provider`."""
 
-    def make(*, base_url: str = "", limits: Any = None, sources: Any = None, **embedding: Any) -> Any:
+    def make(
+        *, base_url: str = "", limits: Any = None, sources: Any = None, **embedding: Any
+    ) -> Any:
         more: dict[str, Any] = {"splitting": corpus.SPLITTING}
         if limits:
             more["limits"] = limits

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from kb_assets.fingerprints import Shard
@@ -36,7 +36,9 @@ class IndexingProcess:
         settings: The knowledge base's.
         shard: The only shard to index, by its key; all by default.
         batch: The most documents in one transaction.
+        prefix: What the program is started by, such as `setpriv` with its options.
         command: Another program to run; it is given no settings.
+        environment: Variables to set for it.
     """
 
     def __init__(
@@ -45,11 +47,12 @@ class IndexingProcess:
         *,
         shard: str = "",
         batch: int = 1000,
+        prefix: Sequence[str] = (),
         command: list[str] | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
-            command or [sys.executable, "-m", "tests.faults.indexing", shard, str(batch)],
+            [*prefix, *(command or [sys.executable, "-m", __name__, shard, str(batch)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

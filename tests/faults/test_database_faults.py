@@ -1,26 +1,25 @@
-"""The database is lost at any transaction of an update: the run says so, and the next one goes on."""
+"""The database is lost at any transaction: the run says so, and the next one goes on."""
 
-import multiprocessing
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kb_assets.chunks.plan import recipe_of
 from kb_assets.chunks.stage import chunk_documents
-from kb_assets.database.cluster import ServerAddress
-from kb_assets.database.connect import Database
+from kb_assets.database.cluster import Cluster
+from kb_assets.database.embedded import leave_embedded, start_embedded
 from kb_assets.documents.stage import read_documents
 from kb_assets.embeddings.stage import embed_chunks
-from kb_assets.errors import DatabaseUnavailableError, KbError
+from kb_assets.errors import DatabaseUnavailableError
 from kb_assets.fingerprints import Shard
 from kb_assets.index.publish import publish_documents
-from kb_assets.index.vectors import maintain_vector_indexes
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 from tests.faults import corpus
 from tests.faults.conftest import hash_vector
-from tests.faults.indexing import make_batches_small
 from tests.faults.shim import FaultyDatabase, Loss, end_other_sessions
 from tests.oracle import assert_same_index, assert_sound
 
@@ -60,6 +59,7 @@ def index_with(kb: KnowledgeBase, loss: Loss, at: int) -> tuple[bool, int]:
             return True, faulty.transactions
         finally:
             kb.__dict__["database"] = sound
+            kb.close()
 
 
 @pytest.mark.parametrize("loss", ["after", "during", "beside"])
@@ -82,3 +82,57 @@ def test_a_connection_lost_at_any_transaction_is_said_and_the_next_run_completes
     new = fresh(kb.settings)
     new.index()
     assert_same_index(kb, new, corpus.paragraph("own", 3, 1))
+
+
+def test_sessions_that_end_between_the_stages_are_not_noticed(
+    kb: KnowledgeBase, folder: Path
+) -> None:
+    corpus.write(folder, corpus.second(DOCUMENTS))
+    run = kb.run(confirm_deletes=True)
+    read_documents(run, NOTES, recipe_of(run.settings.splitting))
+    end_other_sessions(kb.database, spared=0)
+    chunk_documents(run, NOTES)
+    end_other_sessions(kb.database, spared=0)
+    embed_chunks(run, NOTES)
+    end_other_sessions(kb.database, spared=0)
+    publish_documents(run, NOTES)
+    end_other_sessions(kb.database, spared=0)
+    assert kb.search(corpus.paragraph("new", 5, 1))[0].path == "part-1/005.txt"
+    assert_sound(kb, hash_vector)
+
+
+@pytest.fixture
+def server_home() -> Iterator[Path]:
+    """A folder for a server of the test's own; not below pytest's, where only root may go."""
+    home = Path(tempfile.mkdtemp(prefix="kb-restart-"))
+    home.chmod(0o711)
+    yield home
+    leave_embedded(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def test_a_server_that_is_restarted_between_the_stages_is_not_noticed(
+    make_settings: Callable[..., Settings], folder: Path, server_home: Path
+) -> None:
+    corpus.write(folder, corpus.first(DOCUMENTS))
+    start_embedded(server_home)
+
+    def restart() -> None:
+        Cluster(server_home / "postgres", 16).stop()
+        start_embedded(server_home)
+
+    given = make_settings(splitting=corpus.SPLITTING)
+    own = {"database_url": "", "read_database_url": "", "migration_database_url": ""}
+    with KnowledgeBase(given.model_copy(update={**own, "home": server_home})) as kb:
+        kb.upgrade()
+        run = kb.run()
+        read_documents(run, NOTES, recipe_of(run.settings.splitting))
+        restart()
+        chunk_documents(run, NOTES)
+        embed_chunks(run, NOTES)
+        restart()
+        publish_documents(run, NOTES)
+        restart()
+        kb.index()
+        assert_sound(kb, hash_vector)
+        assert kb.search(corpus.paragraph("own", 5, 1))[0].path == "part-1/005.txt"

@@ -1,4 +1,4 @@
-"""A provider that fails, as the whole stage sees it: nothing paid for is lost, nothing is untrue."""
+"""A provider that fails, as the whole stage sees it: nothing paid for is lost, nothing untrue."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +18,10 @@ DOWN = Fault(status=503)
 
 
 def texts(prefix: str, count: int) -> dict[str, str]:
-    return {f"{number}.txt": f"{prefix} {number}: {corpus.paragraph(prefix, number)}\n"
-            for number in range(count)}
+    return {
+        f"{number}.txt": f"{prefix} {number}: {corpus.paragraph(prefix, number)}\n"
+        for number in range(count)
+    }
 
 
 def quarantined_texts(kb: KnowledgeBase) -> list[tuple[str, int]]:

@@ -123,7 +123,11 @@ def test_a_run_that_is_not_killed_sends_no_text_twice(
 
 
 def test_the_kb_command_goes_on_where_it_was_killed(
-    updated: KnowledgeBase, settings: Settings, server: ServerProcess, folder: Path
+    updated: KnowledgeBase,
+    settings: Settings,
+    server: ServerProcess,
+    folder: Path,
+    database_urls: DatabaseUrls,
 ) -> None:
     config = folder.parent / "killed" / "kb.toml"
     config.parent.mkdir()
@@ -137,15 +141,17 @@ def test_the_kb_command_goes_on_where_it_was_killed(
         f"[splitting]\n{splitting}\n[embedding]\n{embedding}\n"
     )
     command = [sys.executable, "-m", "kb_assets.cli", "index", "--config", str(config)]
-    print(command)
     urls = {
         "KB_DATABASE_URL": settings.database_url,
         "KB_READ_DATABASE_URL": settings.read_database_url,
         "KB_MIGRATION_DATABASE_URL": settings.migration_database_url,
+        "KB_DAGSTER_DATABASE_URL": database_urls.dagster,
     }
     reached = server.received() + 6
     with IndexingProcess(settings, command=command, environment=urls) as process:
-        assert process.kill_when(lambda: server.received() >= reached), process._process.communicate()
+        assert process.kill_when(lambda: server.received() >= reached), (
+            process._process.communicate()
+        )
     assert not updated.status().is_settled
     with IndexingProcess(settings, command=command, environment=urls) as process:
         process.finish()

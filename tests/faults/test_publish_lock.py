@@ -100,9 +100,7 @@ def promote_while_publishing(
     prepare(kb.run())
 
     publishing = PausingDatabase(kb.settings.database_url, at=2)
-    publisher = Background(
-        lambda: publish_documents(with_database(kb.run(), publishing), NOTES)
-    )
+    publisher = Background(lambda: publish_documents(with_database(kb.run(), publishing), NOTES))
     assert publishing.about_to_commit.wait(60)
     promoter = Background(lambda: promote_space(kb.database, "2"))
     wait_until_blocked(kb, or_over=promoter)

@@ -147,9 +147,7 @@ def test_a_refused_run_gives_its_texts_up_to_the_shard_that_waits_for_them(
     waits = threading.Event()
     failing = Background(lambda: refused.index((TWO[0],)))
     first_request(provider)
-    going_on = Background(
-        lambda: other.index((TWO[1],), run=other.run(say=lambda _: waits.set()))
-    )
+    going_on = Background(lambda: other.index((TWO[1],), run=other.run(say=lambda _: waits.set())))
     assert waits.wait(60)
     hold.set()
     with pytest.raises(ProviderRefusedError):
@@ -231,9 +229,10 @@ def test_four_shards_with_the_same_texts_index_at_once_without_a_deadlock(
         corpus.write(folder, documents)
         kbs = [openai_kb(sources=sources) for _ in range(4)]
         runs = index_together(
-            *(lambda kb=kb, shard=shard: kb.index((shard,)) for kb, shard in zip(
-                kbs, shards_of("notes", 4), strict=True
-            ))
+            *(
+                lambda kb=kb, shard=shard: kb.index((shard,))
+                for kb, shard in zip(kbs, shards_of("notes", 4), strict=True)
+            )
         )
         for run in runs:
             run.result(120)

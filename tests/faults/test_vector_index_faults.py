@@ -81,8 +81,7 @@ def test_what_a_killed_build_left_beside_the_index_is_removed(
         " using hnsw (vector halfvec_cosine_ops)"
     )
     administrator.execute(
-        "update pg_index set indisvalid = false"
-        f" where indexrelid = '{INDEX}{left}'::regclass"
+        f"update pg_index set indisvalid = false where indexrelid = '{INDEX}{left}'::regclass"
     )
     assert_mended(kb)
 
