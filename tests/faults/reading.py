@@ -1,7 +1,7 @@
 """A reader as a process of its own, which looks again and again: `python -m tests.faults.reading`.
 
-Each poll is one line of JSON on stdout: which documents it saw, and in which versions, by a
-search and by the tables.
+Each poll is one line of JSON on stdout: which documents it saw, and in which versions: by a
+search for everything, which is exact, by one for a part, which asks the index, and by the tables.
 """
 
 import json
@@ -31,11 +31,13 @@ def main() -> None:
     settings = Settings(**json.loads(sys.stdin.readline()))
     with KnowledgeBase(settings) as kb:
         while True:
-            hits = kb.search("document version part", limit=1000)
+            everything = kb.search("document version part", limit=1000)
+            nearest = kb.search("document version part", limit=60)
             with kb.reader.transaction() as connection:
                 rows = connection.execute(LIVE).fetchall()
             poll = {
-                "search": seen([hit.text for hit in hits]),
+                "search": seen([hit.text for hit in everything]),
+                "nearest": seen([hit.text for hit in nearest]),
                 "tables": seen([text for (text,) in rows]),
             }
             print(json.dumps(poll), flush=True)

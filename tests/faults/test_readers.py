@@ -106,10 +106,13 @@ def test_a_reader_sees_each_document_whole_at_every_moment_of_an_update(
 
     by_count: set[int] = set()
     for poll in reader.polls:
-        for documents in poll.values():
+        for documents in (poll["search"], poll["tables"]):
             assert len(documents) == DOCUMENTS
             for marks in documents.values():
                 assert marks in WHOLE
+        assert sum(map(len, poll["nearest"].values())) == 60
+        for marks in poll["nearest"].values():
+            assert set(marks) <= set(WHOLE[0]) or set(marks) <= set(WHOLE[1])
         by_count.add(sum(marks == WHOLE[1] for marks in poll["search"].values()))
     assert by_count >= {0, 5, 10, 15, 20}
     assert_sound(kb, hash_vector)

