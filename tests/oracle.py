@@ -182,6 +182,8 @@ def _found(kb: KnowledgeBase, source: SourceSettings) -> dict[str, bytes | None]
 
 def _hash(kb: KnowledgeBase, source: SourceSettings, path: str, sidecar: str | None) -> Any:
     root = kb.settings.root / Path(source.uri)
+    if not (root / path).is_file():
+        return None
     try:
         beside = None if sidecar is None else (root / sidecar).read_bytes()
         return content_hash((root / path).read_bytes(), beside)

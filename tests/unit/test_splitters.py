@@ -29,8 +29,8 @@ ORDINARY = st.lists(st.sampled_from(ORDINARY_PIECES), max_size=150).map("\n".joi
 
 
 @st.composite
-def split_settings(draw, sizes=st.integers(1, 60)):
-    size = draw(sizes)
+def split_settings(draw, smallest=1, largest=60):
+    size = draw(st.integers(smallest, largest))
     return SplitSettings(
         strategy=draw(st.sampled_from(STRATEGIES)),
         size=size,
@@ -103,7 +103,7 @@ def test_only_white_space_that_fits_beside_no_chunk_is_left_out(text, options, m
 
 
 @settings(deadline=None, max_examples=150)
-@given(text=ORDINARY, options=split_settings(sizes=st.integers(40, 120)), markdown=st.booleans())
+@given(text=ORDINARY, options=split_settings(40, 120), markdown=st.booleans())
 def test_every_character_of_an_ordinary_text_is_in_a_chunk(text, options, markdown):
     assert not text.strip() or gaps(text, split(text, options, markdown=markdown)) == []
 
@@ -231,14 +231,16 @@ def test_a_fence_in_a_list_stays_whole(before, after):
     fence = "    ```py\n    a = 1  # one\n\n    b = 2\n    ```\n"
     text = "- some more text in an item\n" * 3 + before + fence + after
     for size in range(count_tokens(fence + "\n") + 2, count_tokens(text)):
-        assert any(fence in chunk.text for chunk in split(text, SplitSettings(size=size, overlap=0)))
+        chunks = split(text, SplitSettings(size=size, overlap=0))
+        assert any(fence in chunk.text for chunk in chunks)
 
 
 @pytest.mark.parametrize("fence", ["> ```\n> a = 1\n>\n> b = 2\n> ```\n"])
 def test_a_fence_in_a_quote_stays_whole(fence):
     text = "> Some words of a long quote.\n" * 3 + fence + "> And more words.\n" * 3
     for size in range(count_tokens(fence) + 1, count_tokens(text)):
-        assert any(fence in chunk.text for chunk in split(text, SplitSettings(size=size, overlap=0)))
+        chunks = split(text, SplitSettings(size=size, overlap=0))
+        assert any(fence in chunk.text for chunk in chunks)
 
 
 def test_blocks_are_packed_whole_up_to_the_size():
@@ -405,13 +407,13 @@ def test_recursive_cuts_at_the_coarsest_boundary_there_is(text, size, expected):
 
 
 def test_sentence_packs_whole_sentences():
-    text = 'Dr. Smith paid 3.50 e.g. for "tea." Was it good?! Yes… He left.\n\nno end\n\n1. First. 2 is it.'
-    options = SplitSettings("sentence", size=37, overlap=0, unit="characters")
-    assert [chunk.text for chunk in split(text, options)] == [
+    packed = [
         'Dr. Smith paid 3.50 e.g. for "tea." ',
         "Was it good?! Yes… He left.\n\nno end\n\n",
         "1. First. 2 is it.",
     ]
+    options = SplitSettings("sentence", size=37, overlap=0, unit="characters")
+    assert [chunk.text for chunk in split("".join(packed), options)] == packed
 
 
 @pytest.mark.parametrize("unit, size, overlap", [("tokens", 64, 16), ("characters", 100, 25)])
