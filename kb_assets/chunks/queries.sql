@@ -20,18 +20,3 @@ where r.id = any(:revision_ids) and d.id = r.document_id and d.pending_revision_
 
 -- name: delete_revisions(revision_ids)
 delete from kb.document_revision where id = any(:revision_ids);
-
--- name: save_quarantine(conditions, document_ids, content_hashes, reasons, details)
-insert into kb.quarantine (stage, document_id, content_hash, conditions, reason, detail)
-select 'split', document_id, content_hash, :conditions, reason, detail
-from unnest(
-    :document_ids ::bigint[], :content_hashes ::bytea[], :reasons ::text[], :details ::text[]
-) as u (document_id, content_hash, reason, detail)
-on conflict (document_id) where document_id is not null do update
-    set stage = excluded.stage,
-        content_hash = excluded.content_hash,
-        conditions = excluded.conditions,
-        reason = excluded.reason,
-        detail = excluded.detail,
-        attempts = quarantine.attempts + 1,
-        last_seen = now();

@@ -13,6 +13,7 @@ from kb_assets.database.connect import Database
 from kb_assets.database.lease import Lease
 from kb_assets.database.statements import Statements
 from kb_assets.documents.recipe import Recipe
+from kb_assets.documents.store import Refusal, quarantine
 from kb_assets.errors import DocumentError
 
 _statements = Statements.beside(__file__)
@@ -114,13 +115,7 @@ class ChunkStore:
         revisions = {"revision_ids": [row.job.revision_id for row, _ in refused]}
         connection.execute(_statements("drop_pending"), revisions)
         connection.execute(_statements("delete_revisions"), revisions)
-        connection.execute(
-            _statements("save_quarantine"),
-            {
-                "conditions": self._conditions,
-                "document_ids": [row.document_id for row, _ in refused],
-                "content_hashes": [row.content_hash for row, _ in refused],
-                "reasons": [error.reason for _, error in refused],
-                "details": [str(error) for _, error in refused],
-            },
-        )
+        refusals = [
+            Refusal("split", one.document_id, one.content_hash, error) for one, error in refused
+        ]
+        quarantine(connection, refusals, self._conditions)

@@ -1,7 +1,8 @@
 """Documents and revisions in PostgreSQL: every change of a batch in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -12,7 +13,9 @@ from kb_assets.database.lease import Lease
 from kb_assets.database.schema import SCHEMA
 from kb_assets.database.statements import Statements
 from kb_assets.documents.batch import Batch, Parsed
+from kb_assets.documents.normalise import normalise
 from kb_assets.documents.recipe import Recipe
+from kb_assets.errors import DocumentError
 from kb_assets.settings import SourceSettings
 
 _statements = Statements.beside(__file__)
@@ -78,6 +81,42 @@ def ensure_recipe(database: Database, recipe: Recipe) -> int:
     return int(row[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A document to quarantine.
+
+    Attributes:
+        stage: Where it could not go on.
+        document_id: The document.
+        content_hash: What its content is; empty if it could not be read.
+        error: Why.
+    """
+
+    stage: Literal["read", "parse", "split"]
+    document_id: int
+    content_hash: bytes
+    error: DocumentError
+
+
+def quarantine(
+    connection: psycopg.Connection[Any], refusals: Sequence[Refusal], conditions: bytes
+) -> None:
+    """Write down why documents cannot be used; once the conditions change they are tried again."""
+    if not refusals:
+        return
+    connection.execute(
+        _statements("save_quarantine"),
+        {
+            "conditions": conditions,
+            "stages": [one.stage for one in refusals],
+            "document_ids": [one.document_id for one in refusals],
+            "content_hashes": [one.content_hash for one in refusals],
+            "reasons": [one.error.reason for one in refusals],
+            "details": [normalise(str(one.error)) for one in refusals],
+        },
+    )
+
+
 class DocumentStore:
     """Writes batches of one shard's documents, under its lease."""
 
@@ -97,7 +136,16 @@ class DocumentStore:
             ids = self._add_documents(connection, batch)
             self._save_versions(connection, batch, ids)
             self._replace_pending(connection, batch, ids)
-            self._save_quarantine(connection, batch, ids)
+            refusals = [
+                Refusal(
+                    "parse" if one.read else "read",
+                    ids[one.candidate.entry.path],
+                    one.read.state.content_hash if one.read else b"",
+                    one.error,
+                )
+                for one in batch.refused
+            ]
+            quarantine(connection, refusals, self._conditions)
 
     def record_listing(self, found: int) -> None:
         """Note how many documents the shard's listing showed."""
@@ -191,25 +239,6 @@ class DocumentStore:
         )
         _copy(connection, "document_revision", _REVISION, rows)
         return reserved
-
-    def _save_quarantine(
-        self, connection: psycopg.Connection[Any], batch: Batch, ids: dict[str, int]
-    ) -> None:
-        if not (refused := batch.refused):
-            return
-        connection.execute(
-            _statements("save_quarantine"),
-            {
-                "conditions": self._conditions,
-                "stages": ["parse" if one.read else "read" for one in refused],
-                "document_ids": [ids[one.candidate.entry.path] for one in refused],
-                "content_hashes": [
-                    one.read.state.content_hash if one.read else b"" for one in refused
-                ],
-                "reasons": [one.error.reason for one in refused],
-                "details": [str(one.error) for one in refused],
-            },
-        )
 
 
 def _copy(

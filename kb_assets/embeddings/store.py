@@ -10,6 +10,7 @@ from kb_assets.database.bulk import copy_rows
 from kb_assets.database.connect import Database
 from kb_assets.database.lease import SHARD_LOCK_CLASS, Lease
 from kb_assets.database.statements import Statements
+from kb_assets.documents.normalise import normalise
 from kb_assets.embeddings.embedder import Vectors
 from kb_assets.embeddings.space import Space
 from kb_assets.errors import TextRefusedError
@@ -219,7 +220,7 @@ class VectorStore:
                     "conditions": self._conditions,
                     "hashes": hashes,
                     "reasons": [error.reason for _, error in refused],
-                    "details": [str(error) for _, error in refused],
+                    "details": [normalise(str(error)) for _, error in refused],
                 },
             )
             connection.execute(_statements("release_claims"), self._claimant | {"hashes": hashes})

@@ -146,12 +146,20 @@ def test_an_index_with_many_dead_entries_is_rebuilt_beside_the_old(
 
 
 def test_a_narrow_filter_still_returns_as_many_hits_as_there_are(
-    kb: KnowledgeBase, folder: Path
+    kb: KnowledgeBase, folder: Path, administrator: psycopg.Connection
 ) -> None:
+    for number in range(30, 330):
+        (folder / f"{number}.md").write_text(f"# Topic {number}\n\nAll about {number}.\n")
+    kb.index()
+    database = administrator.info.dbname
+    # The index gives up early, as it does where very many passages are nearer than those wanted.
+    for setting in ("hnsw.max_scan_tuples = 1", "enable_seqscan = off", "enable_sort = off"):
+        administrator.execute(f"alter database {database} set {setting}")
+    kb.close()
     for number in range(30):
-        hits = kb.search(f"All about {number}.", limit=3, tags=(f"tag{(number + 5) % 10}",))
-        assert len(hits) == 3
-        assert {hit.tags for hit in hits} == {(f"tag{(number + 5) % 10}",)}
+        tag = f"tag{(number + 5) % 10}"
+        hits = kb.search(f"All about {number}.", limit=3, tags=(tag,))
+        assert [hit.tags for hit in hits] == [(tag,)] * 3
     assert len(kb.search("all", limit=10, tags=("tag3",))) == 3
     assert len(kb.search("all", limit=10, path_prefix="07")) == 1
     assert kb.search("all", limit=10, tags=("no such tag",)) == ()

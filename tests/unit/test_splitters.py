@@ -108,9 +108,14 @@ def test_every_character_of_an_ordinary_text_is_in_a_chunk(text, options, markdo
     assert not text.strip() or gaps(text, split(text, options, markdown=markdown)) == []
 
 
-@settings(deadline=None, max_examples=150)
-@given(text=HOSTILE, options=split_settings(), markdown=st.booleans())
-def test_no_cut_is_inside_a_cluster_that_fits_a_chunk(text, options, markdown):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("text", ["x" * 40 + "\n", "x" * 40 + " \n# y\n", "word word\nword \n\n "])
+def test_white_space_at_the_end_takes_a_piece_of_the_last_word_along(text, strategy):
+    assert gaps(text, split(text, SplitSettings(strategy, 10, 0, "characters"))) == []
+
+
+def edges_inside_clusters(text: str, chunks: list[Chunk]) -> list[str]:
+    """The clusters that a chunk begins or ends inside of."""
     inside: dict[int, str] = {}
     position = 0
     for cluster in regex.findall(r"\X", text):
@@ -118,9 +123,25 @@ def test_no_cut_is_inside_a_cluster_that_fits_a_chunk(text, options, markdown):
             position += len(character.encode())
             inside[position] = cluster
         position += len(cluster[-1].encode())
-    for chunk in split(text, options, markdown=markdown):
-        for edge in (chunk.byte_start, chunk.byte_end):
-            assert edge not in inside or measure(inside[edge], options) > options.size
+    edges = [edge for chunk in chunks for edge in (chunk.byte_start, chunk.byte_end)]
+    return [inside[edge] for edge in edges if edge in inside]
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=HOSTILE, options=split_settings(), markdown=st.booleans())
+def test_no_cut_is_inside_a_cluster_that_fits_a_chunk(text, options, markdown):
+    for cluster in edges_inside_clusters(text, split(text, options, markdown=markdown)):
+        assert measure(cluster, options) > options.size
+
+
+@pytest.mark.parametrize("unit", ["tokens", "characters"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_chunk_of_clusters_without_spaces_begins_or_ends_inside_one(strategy, unit):
+    text = "e\u0301👨‍👩‍👧🇩🇪क्षि漢" * 50
+    for size in range(20, 40):
+        assert (
+            edges_inside_clusters(text, split(text, SplitSettings(strategy, size, 9, unit))) == []
+        )
 
 
 @settings(deadline=None)
