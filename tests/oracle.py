@@ -57,6 +57,17 @@ join kb.document_revision r on r.id = d.live_revision_id
 join kb.chunk c on c.revision_id = r.id
 """
 
+_LIVE_REVISIONS = """
+select r.id, d.path, r.text
+from kb.document d join kb.document_revision r on r.id = d.live_revision_id
+"""
+
+_LIVE_CHUNKS = """
+select c.revision_id, c.ordinal, c.byte_start, c.byte_end, c.text
+from kb.document d join kb.chunk c on c.revision_id = d.live_revision_id
+order by c.revision_id, c.ordinal
+"""
+
 _DOCUMENTS = """
 select s.name, d.path, r.content_hash, p.fingerprint, r.title, r.tags, r.metadata, r.media_type,
     r.text, q.stage, q.reason
@@ -150,9 +161,29 @@ def assert_same_index(one: KnowledgeBase, two: KnowledgeBase, *queries: str) -> 
         assert _answers(one, query) == _answers(two, query)
 
 
+def assert_chunks_whole(kb: KnowledgeBase) -> None:
+    """Every live text has its chunks, all of them, each where it says it stands."""
+    chunks: dict[int, list[tuple[Any, ...]]] = {}
+    for revision_id, *chunk in rows_of(kb, _LIVE_CHUNKS):
+        chunks.setdefault(revision_id, []).append(tuple(chunk))
+    for revision_id, path, text in rows_of(kb, _LIVE_REVISIONS):
+        content = text.encode()
+        mine = chunks.get(revision_id, [])
+        assert [ordinal for ordinal, *_ in mine] == list(range(len(mine))), path
+        for ordinal, start, end, chunk_text in mine:
+            assert content[start:end].decode() == chunk_text, f"chunk {ordinal} of {path}"
+        starts = [start for _, start, _, _ in mine] + [len(content)]
+        before = 0
+        for (_, _, end, _), start in zip([(0, 0, 0, ""), *mine], starts, strict=True):
+            before = max(before, end)
+            gap = content[before : max(before, start)]
+            assert not gap.strip(), f"{path} has text that is in no chunk"
+
+
 def assert_sound(kb: KnowledgeBase, embed: Embed) -> None:
     """All of the above that one knowledge base can be asked."""
     assert_accounted(kb)
+    assert_chunks_whole(kb)
     assert_vectors_true(kb, embed)
 
 

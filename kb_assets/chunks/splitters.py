@@ -61,12 +61,11 @@ class SplitSettings:
     encoding: EncodingName = "cl100k_base"
 
     def __post_init__(self) -> None:
-        if self.size <= 0:
-            raise SettingsError("The size of chunks must be above 0.", why=f"It is {self.size}.")
         if not 0 <= self.overlap < self.size:
             raise SettingsError(
-                "The overlap of chunks must be at least 0 and below their size.",
-                why=f"It is {self.overlap}, the size {self.size}.",
+                "Chunks cannot be made of that size and overlap.",
+                why=f"The size is {self.size}, the overlap {self.overlap}.",
+                fix="Choose a size above 0, and an overlap from 0 to below the size.",
             )
 
 

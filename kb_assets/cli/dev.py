@@ -20,6 +20,8 @@ def dev(session: Session, port: int, host: str) -> int:
 
     out = error_console()
     with session.knowledge_base() as kb, Children.beside(kb) as children:
+        # A script's background job inherits a SIGINT that is ignored, and passes it on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, _hang_up)
         kb.close()  # Only the server is needed; a fork is safe without the pool's threads.
         children.require_free(host, port)

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,17 @@ class CommandLine:
         result = self(*arguments, **variables)
         assert result.code == code, f"exit {result.code}\n{result.out}\n{result.err}"
         return result.json
+
+
+@contextmanager
+def started(arguments: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen]:
+    """Lend a process that may be interrupted, and that is killed if the test fails."""
+    interruptible = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(arguments, **interruptible, **settings) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def variables_of(urls: DatabaseUrls) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kb_assets.database.connect import DatabaseUrls
-from tests.acceptance.command_line import COMMAND, CommandLine, variables_of
+from tests.acceptance.command_line import COMMAND, CommandLine, started, variables_of
 from tests.conftest import Server
 from tests.servers.openai_server import Fault, OpenAIServer
 
@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on_the_next_time(
 ) -> None:
     use(kb, provider.base_url)
     provider.always = Fault(delay_seconds=3)
-    with subprocess.Popen(
+    with started(
         [*COMMAND, "index"], cwd=kb.folder, env=kb.environment(), stderr=subprocess.PIPE
     ) as running:
         give_up = time.monotonic() + 60

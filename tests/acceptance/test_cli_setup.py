@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.command_line import COMMAND, CommandLine, write
+from tests.acceptance.command_line import COMMAND, CommandLine, started, write
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_dev_serves_beside_other_commands_and_stops_all_it_started(fresh: Comman
     fresh.must("init")
     write(fresh.folder / "documents", owls="# Owls\n\nOwls hunt at night.")
     port = free_port()
-    with subprocess.Popen(
+    with started(
         [*COMMAND, "dev", "--port", str(port)],
         cwd=fresh.folder,
         env=fresh.environment(),
@@ -114,11 +114,11 @@ def test_dev_serves_beside_other_commands_and_stops_all_it_started(fresh: Comman
         busy = fresh("dev", "--port", str(port))
         assert busy.code == 3
         assert "--port" in busy.err
-        started = psutil.Process(dev.pid).children(recursive=True)
-        assert len(started) >= 2
+        children = psutil.Process(dev.pid).children(recursive=True)
+        assert len(children) >= 2
         os.killpg(dev.pid, signal.SIGINT)
         assert dev.wait(40) == 0, dev.stderr.read().decode()
-    _, alive = psutil.wait_procs(started, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
     assert servers_of(fresh.folder) == []
 
@@ -126,17 +126,17 @@ def test_dev_serves_beside_other_commands_and_stops_all_it_started(fresh: Comman
 def test_dev_leaves_no_process_behind_when_it_is_killed(fresh: CommandLine) -> None:
     fresh.must("init")
     port = free_port()
-    with subprocess.Popen(
+    with started(
         [*COMMAND, "dev", "--port", str(port)],
         cwd=fresh.folder,
         env=fresh.environment(),
         stderr=subprocess.PIPE,
     ) as dev:
         wait_for(f"http://127.0.0.1:{port}/server_info", dev)
-        started = psutil.Process(dev.pid).children(recursive=True)
+        children = psutil.Process(dev.pid).children(recursive=True)
         dev.kill()
         dev.wait()
-    _, alive = psutil.wait_procs(started, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
 
 

@@ -17,8 +17,8 @@ from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
 
 Loss = Literal["before", "after", "during", "beside"]
-"""When the connection is lost: before the transaction began; after it was committed, so that the
-caller is not told; in it; or on every connection but its own."""
+"""When the connection is lost: before the transaction began; in it, when only the commit is left;
+after it was committed, so that the caller is not told; or on every connection but its own."""
 
 
 class FaultyDatabase(Database):
@@ -37,11 +37,11 @@ class FaultyDatabase(Database):
         if loss == "before":
             raise DatabaseUnavailableError("The connection was lost before it began.")
         with super().transaction() as connection:
-            if loss == "during":
-                end_other_sessions(self, spared=0)
-            elif loss == "beside":
+            if loss == "beside":
                 end_other_sessions(self, spared=connection.info.backend_pid)
             yield connection
+            if loss == "during":
+                end_other_sessions(self, spared=0)
         if loss == "after":
             raise DatabaseUnavailableError("The connection was lost after it took effect.")
 

@@ -144,10 +144,9 @@ def test_a_refused_text_is_not_forgotten_when_the_other_server_is_down(
 
 
 def test_a_new_model_is_asked_for_the_text_the_old_one_refused(
-    partial: KnowledgeBase, openai_kb: Open, provider: OpenAIServer
+    partial: KnowledgeBase, openai_kb: Open, other_provider: OpenAIServer
 ) -> None:
-    provider.refused_texts = set()
-    kb = openai_kb(model="tiny-2")
+    kb = openai_kb(base_url=other_provider.base_url, model="tiny-2")
     kb.index()
     kb.promote_space("2")
     assert kb.status().shards[0].account.partial == 0

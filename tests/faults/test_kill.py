@@ -149,9 +149,7 @@ def test_the_kb_command_goes_on_where_it_was_killed(
     }
     reached = server.received() + 6
     with IndexingProcess(settings, command=command, environment=urls) as process:
-        assert process.kill_when(lambda: server.received() >= reached), (
-            process._process.communicate()
-        )
+        assert process.kill_when(lambda: server.received() >= reached)
     assert not updated.status().is_settled
     with IndexingProcess(settings, command=command, environment=urls) as process:
         process.finish()

@@ -42,6 +42,7 @@ def test_an_update_that_failed_and_was_undone_leaves_the_index_complete(
     assert_same_index(kb, new, corpus.paragraph("shared", 1), corpus.paragraph("new", 4, 0))
 
 
+@pytest.mark.usefixtures("an_hour_later")
 def test_another_chunk_size_splits_everything_again_and_embeds_only_new_texts(
     make_settings: Callable[..., Settings],
     open_settings: Callable[[Settings], KnowledgeBase],

@@ -146,8 +146,12 @@ def test_an_index_with_many_dead_entries_is_rebuilt_beside_the_old(
 
 
 def test_a_narrow_filter_still_returns_as_many_hits_as_there_are(
-    kb: KnowledgeBase, folder: Path, administrator: psycopg.Connection
+    kb: KnowledgeBase,
+    folder: Path,
+    administrator: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("kb_assets.retrieval.search._CANDIDATES", 1)
     for number in range(30, 330):
         (folder / f"{number}.md").write_text(f"# Topic {number}\n\nAll about {number}.\n")
     kb.index()

@@ -1,6 +1,7 @@
 """A run that has lost its shard, and does not know it, writes nothing."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -58,13 +59,6 @@ def kb(knowledge_base: KnowledgeBase, folder: Path) -> KnowledgeBase:
     return knowledge_base
 
 
-@pytest.fixture
-def lease(kb: KnowledgeBase) -> Iterator[Lease]:
-    """A zombie's lease."""
-    with stolen_lease(kb.database, NOTES) as stolen:
-        yield stolen
-
-
 def read(kb: KnowledgeBase) -> None:
     run = kb.run()
     read_documents(run, NOTES, recipe_of(run.settings.splitting))
@@ -78,11 +72,6 @@ def read_and_split(kb: KnowledgeBase) -> None:
 def read_split_and_embed(kb: KnowledgeBase) -> None:
     read_and_split(kb)
     embed_chunks(kb.run(), NOTES)
-
-
-def again(kb: KnowledgeBase) -> None:
-    """The stage itself, by a zombie."""
-    read(kb)
 
 
 STAGES = {
@@ -108,22 +97,26 @@ def test_a_zombie_does_nothing_in_any_stage(kb: KnowledgeBase, stage: str) -> No
     assert_sound(kb, hash_vector)
 
 
-def candidates(kb: KnowledgeBase, lease: Lease) -> tuple[Batch, Listing]:
+@contextmanager
+def listed(kb: KnowledgeBase, lease: Lease) -> Iterator[tuple[Batch, Listing]]:
+    """Yield what reading the folder comes to, and its listing."""
     source = kb.settings.source("notes")
     recipe_id = ensure_recipe(kb.database, recipe_of(kb.settings.splitting))
-    connection = kb.database.connect_outside_pool()
-    listing = Listing(connection, lease.source_id, NOTES)
     opened = open_source(source, kb.settings.root)
-    listing.fill(opened.entries())
-    with Reader(opened, source, kb.settings.limits, recipe_id) as reader:
+    with (
+        kb.database.session() as connection,
+        Reader(opened, source, kb.settings.limits, recipe_id) as reader,
+    ):
+        listing = Listing(connection, lease.source_id, NOTES)
+        listing.fill(opened.entries())
         group = list(listing.to_read(recipe_id, b"", everything=False))
-        return reader.read(group), listing
+        yield reader.read(group), listing
 
 
 def save_documents(kb: KnowledgeBase, lease: Lease) -> None:
-    batch, _ = candidates(kb, lease)
-    assert batch.parsed
-    DocumentStore(kb.database, lease, b"").save(batch)
+    with listed(kb, lease) as (batch, _):
+        assert batch.parsed
+        DocumentStore(kb.database, lease, b"").save(batch)
 
 
 def quarantine_a_document(kb: KnowledgeBase, lease: Lease) -> None:
@@ -133,8 +126,8 @@ def quarantine_a_document(kb: KnowledgeBase, lease: Lease) -> None:
 
 
 def welcome_back(kb: KnowledgeBase, lease: Lease) -> None:
-    _, listing = candidates(kb, lease)
-    listing.welcome_back(lease)
+    with listed(kb, lease) as (_, listing):
+        listing.welcome_back(lease)
 
 
 def mark_vanished(kb: KnowledgeBase, lease: Lease) -> None:
@@ -157,7 +150,7 @@ def record_listing(kb: KnowledgeBase, lease: Lease) -> None:
 def save_chunks(kb: KnowledgeBase, lease: Lease) -> None:
     settings = split_settings(kb.settings.splitting)
     recipe = recipe_of(kb.settings.splitting)
-    with kb.database.connect_outside_pool() as connection:
+    with kb.database.session() as connection:
         unsplit = list(find_unsplit(connection, lease, recipe, settings))
     assert unsplit
     split = [(one, chunk_revision(one.job)) for one in unsplit]
@@ -166,7 +159,7 @@ def save_chunks(kb: KnowledgeBase, lease: Lease) -> None:
 
 def quarantine_a_revision(kb: KnowledgeBase, lease: Lease) -> None:
     settings = split_settings(kb.settings.splitting)
-    with kb.database.connect_outside_pool() as connection:
+    with kb.database.session() as connection:
         recipe = recipe_of(kb.settings.splitting)
         unsplit = list(find_unsplit(connection, lease, recipe, settings))
     refused = [(one, DocumentError("too_slow", "It took too long.")) for one in unsplit]
@@ -180,6 +173,10 @@ def vector_store(kb: KnowledgeBase, lease: Lease) -> VectorStore:
 
 
 HASHES = [bytes([number]) * 32 for number in range(3)]
+
+
+def drop_void_claims(kb: KnowledgeBase, lease: Lease) -> None:
+    vector_store(kb, lease).drop_void_claims()
 
 
 def claim(kb: KnowledgeBase, lease: Lease) -> None:
@@ -211,6 +208,7 @@ WRITES: list[tuple[Callable[[KnowledgeBase], None], Callable[[KnowledgeBase, Lea
     (lambda kb: None, record_listing),
     (read, save_chunks),
     (read, quarantine_a_revision),
+    (read_and_split, drop_void_claims),
     (read_and_split, claim),
     (read_and_split, add_vectors),
     (read_and_split, refuse_texts),

@@ -114,6 +114,19 @@ def test_white_space_at_the_end_takes_a_piece_of_the_last_word_along(text, strat
     assert gaps(text, split(text, SplitSettings(strategy, 10, 0, "characters"))) == []
 
 
+@pytest.mark.parametrize(
+    "text, options",
+    [
+        ("\n🇩🇪", SplitSettings("recursive", 5, 0)),
+        ("```\n\t🇩🇪", SplitSettings("recursive", 5, 0)),
+        ("> ```\n👨‍👩‍👧\t", SplitSettings("sentence", 4, 2, "characters")),
+    ],
+    ids=["before a large cluster", "after a word", "at the end"],
+)
+def test_white_space_that_no_chunk_has_room_for_goes_to_one_it_completes(text, options):
+    assert gaps(text, split(text, options)) == []
+
+
 def edges_inside_clusters(text: str, chunks: list[Chunk]) -> list[str]:
     """The clusters that a chunk begins or ends inside of."""
     inside: dict[int, str] = {}
@@ -179,6 +192,15 @@ def test_each_chunk_of_prose_repeats_about_the_overlap(strategy, unit, size, ove
     assert len(repeated) > 10
     for text in repeated:
         assert overlap / 2 <= measure(text, options) <= overlap
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=HOSTILE, options=split_settings(), markdown=st.booleans())
+def test_no_chunk_repeats_more_than_the_overlap(text, options, markdown):
+    for repeated in overlaps(split(text, options, markdown=markdown)):
+        assert measure(repeated, options) <= options.overlap + (
+            2 if options.unit == "tokens" else 0
+        )
 
 
 @pytest.mark.parametrize("strategy", ["markdown", "recursive", "sentence"])
@@ -271,6 +293,21 @@ def test_blocks_are_packed_whole_up_to_the_size():
     assert [chunk.text for chunk in chunks] == [
         "".join(paragraphs[first : first + 3]) for first in range(0, 10, 3)
     ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [f"```\n{'code = 1 ' * 20}\n```\n\n", "| a | b |\n|---|---|\n" + "| 1 | 2 |\n" * 12 + "\n"],
+)
+def test_a_block_that_fills_a_chunk_stays_whole_at_the_cost_of_overlap(block):
+    size = count_tokens(block)
+    text = f"{'Some words. ' * 10}\n\n{block}{'More words. ' * 40}"
+    assert block in [chunk.text for chunk in split(text, SplitSettings(size=size, overlap=20))]
+
+
+def test_a_block_over_the_size_does_not_leave_a_small_chunk_before_it():
+    chunks = split(f"Few words.\n\n{PROSE}", SplitSettings(size=100, overlap=0))
+    assert chunks[0].token_count > 80
 
 
 @pytest.mark.parametrize(
@@ -519,4 +556,4 @@ def test_other_chunks_for_the_same_text_need_a_new_splitter_version():
         for chunk in split(text, SplitSettings(strategy, size=50, overlap=10)):
             place = (chunk.byte_start, chunk.byte_end, chunk.token_count, *chunk.heading_path)
             digest.update(f"{place}\n".encode())
-    assert (SPLITTER_VERSION, digest.hexdigest()[:16]) == (1, "")
+    assert (SPLITTER_VERSION, digest.hexdigest()[:16]) == (1, "f0f7df9c26689e3c")
