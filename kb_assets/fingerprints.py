@@ -36,12 +36,13 @@ def input_text(title: str | None, heading_path: Sequence[str], text: str) -> str
 
     The path is left out on purpose: a renamed document costs nothing. The title
     must come from the content for the same reason. A title that is also the
-    outermost heading is said once.
+    outermost heading is said once. White space around the chunk is left out: a
+    paragraph at the end of a document is the same text as one in its middle.
     """
     heads = list(heading_path)
     if title and (not heads or heads[0] != title):
         heads.insert(0, title)
-    return f"{' > '.join(heads)}\n\n{text}" if heads else text
+    return f"{' > '.join(heads)}\n\n{text.strip()}" if heads else text.strip()
 
 
 def input_hash(text: str) -> bytes:

@@ -184,7 +184,8 @@ class KnowledgeBase:
         """Bring shards up to date, all of them by default, and look after the vector indexes.
 
         Raises:
-            KbError: A stage failed; what was done before it is kept, and the next run goes on.
+            KbError: A stage failed, or a new space could not be filled. What was done is kept,
+                and the next run goes on.
         """
         run = run or self.run()
         reports = tuple(index_shard(run, shard) for shard in shards or self.settings.shards)
@@ -192,6 +193,10 @@ class KnowledgeBase:
             run.database, self.settings.limits.unused_vector_days * SECONDS_PER_DAY
         )
         vectors = maintain_vector_indexes(run.database, collected=collected)
+        for report in reports:
+            for space in report.embedded:
+                if space.failure is not None:
+                    raise space.failure
         return IndexReport(reports, vectors, collected)
 
     def plan(self, shards: tuple[Shard, ...] = (), *, run: Run | None = None) -> Forecast:
@@ -299,6 +304,10 @@ def index_shard(run: Run, shard: Shard) -> ShardReport:
 
 
 def _checked(database: Database) -> Database:
-    with database.transaction() as connection:
-        require_current_schema(connection)
+    try:
+        with database.transaction() as connection:
+            require_current_schema(connection)
+    except BaseException:
+        database.close()
+        raise
     return database

@@ -84,7 +84,7 @@ class Packer:
             budget -= size - self._size
 
     def _with_less_overlap(self, previous: int, fresh: int, end: int, alone: int) -> Span:
-        budget = min(self._overlap, self._size - alone)
+        budget = self._size - alone
         while budget > 0:
             begin = self._overlap_start(previous, fresh, budget)
             size = self._measure(begin, end)

@@ -19,7 +19,13 @@ from kb_assets.defs.partitions import shards_of_run
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.fingerprints import Shard
 from kb_assets.index.account import account_for
-from kb_assets.index.checks import busy_shards, index_health, soundness, text_coverage
+from kb_assets.index.checks import (
+    busy_shards,
+    index_health,
+    soundness,
+    text_coverage,
+    unfilled_spaces,
+)
 from kb_assets.knowledge_base import KnowledgeBase
 
 LEAST_FOUND = 0.9
@@ -50,6 +56,7 @@ def index_checks() -> list[dg.AssetChecksDefinition]:
         vectors_are_sound,
         every_document_is_accounted_for,
         every_chunk_is_embedded,
+        new_space_is_filled,
         index_is_valid,
     ]
 
@@ -179,6 +186,30 @@ def every_chunk_is_embedded(
                 [(key, str(one.texts), str(one.missing)) for key, one in covered],
             ),
         },
+    )
+
+
+@dg.asset_check(
+    asset="chunk_embeddings",
+    description="A space that is being built has a vector of every text readers see.",
+)
+def new_space_is_filled(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red if the provider of a new space kept it from being filled.
+
+    WARN: readers do not see that space yet, and it cannot be promoted before it is complete.
+    """
+    with opened(context, knowledge_base) as (kb, shards):
+        missing = unfilled_spaces(kb.database, shards)
+    lacking = {name: count for name, count in missing.items() if count}
+    return dg.AssetCheckResult(
+        passed=not lacking,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{name} lacks {count} texts" for name, count in lacking.items())
+        or "No space is being built, or it lacks nothing.",
+        metadata={"spaces": table(["space", "missing"], list(missing.items()))},
     )
 
 

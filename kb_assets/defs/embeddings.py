@@ -1,11 +1,9 @@
 """The asset `chunk_embeddings`."""
 
-from dataclasses import asdict
-
 import dagster as dg
 
 from kb_assets.defs.columns import vector_columns
-from kb_assets.defs.metadata import embed_metadata
+from kb_assets.defs.metadata import embed_metadata, spaces_note
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
@@ -17,7 +15,8 @@ One vector for each distinct text, in the space that answers and in one that is 
 
 A text is paid for once, however many chunks share it and however often it comes back:
 **cache_hits** counts those that had a vector already. A run that would cost more than
-`limits.max_cost_per_run_usd` stops before it asks for anything, unless `confirm_cost` is set.
+`limits.max_cost_per_run_usd` stops before it asks for anything, unless `confirm_cost` is set. A
+space that is being built and cannot be filled does not keep readers from what is new.
 """
 
 
@@ -46,8 +45,9 @@ def chunk_embeddings_asset(settings: Settings) -> dg.AssetsDefinition:
                 knowledge_base.say(f"{shard.key}: embedding texts without a vector")
                 reports = embed_chunks(run, shard)
                 context.add_asset_metadata(embed_metadata(reports), partition_key=shard.key)
-                spaces = {"spaces": [asdict(report) for report in reports]}
-                knowledge_base.note("chunk_embeddings", shard.key, spaces)
+                knowledge_base.note("chunk_embeddings", shard.key, spaces_note(reports))
+                for failure in (one.failure for one in reports if one.failure):
+                    knowledge_base.note_failure(failure)
         return dg.MaterializeResult()
 
     return chunk_embeddings

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -82,10 +82,12 @@ def embed_metadata(reports: Sequence[EmbedReport]) -> Metadata:
             one.state,
             *map(str, (one.texts, one.had, one.embedded, one.quarantined, one.tokens)),
             f"{one.cost_usd:.4f}",
+            str(one.failure or ""),
         )
         for one in reports
     ]
-    heads = ["space", "state", "texts", "had", "embedded", "quarantined", "tokens", "USD"]
+    numbers = ["texts", "had", "embedded", "quarantined", "tokens", "USD"]
+    heads = ["space", "state", *numbers, "failure"]
     summed = {
         "texts": sum(one.texts for one in reports),
         "cache_hits": sum(one.had + one.elsewhere for one in reports),
@@ -97,6 +99,16 @@ def embed_metadata(reports: Sequence[EmbedReport]) -> Metadata:
         "seconds": sum(one.seconds for one in reports),
     }
     return {**counts(summed), "spaces": table(heads, spaces)}
+
+
+def spaces_note(reports: Sequence[EmbedReport]) -> dict[str, Any]:
+    """Return the same, safe for JSON, for who follows the run."""
+    return {
+        "spaces": [
+            {**asdict(replace(one, failure=None)), "failure": str(one.failure or "")}
+            for one in reports
+        ]
+    }
 
 
 def publish_metadata(report: PublishReport, account: Account, contents: Contents) -> Metadata:

@@ -131,3 +131,8 @@ class KnowledgeBaseResource:
         """Pass on what an asset reported of a shard or a space."""
         if self._observer is not None:
             self._observer.reports.setdefault(asset, {})[part] = report
+
+    def note_failure(self, failure: KbError) -> None:
+        """Pass on what ended no step, and must not be taken for success."""
+        if self._observer is not None:
+            self._observer.failures.append(failure)

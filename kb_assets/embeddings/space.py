@@ -90,16 +90,20 @@ def find_space(database: Database, model: Model, precision: Precision) -> Space 
     return None if row is None else _space(row)
 
 
+def spaces_in(connection: psycopg.Connection[Any]) -> tuple[Space, ...]:
+    """Return all spaces, oldest first, as a transaction sees them."""
+    return tuple(_space(row) for row in connection.execute(_statements("list_spaces")))
+
+
 def list_spaces(database: Database) -> tuple[Space, ...]:
     """Return all spaces, oldest first."""
     with database.transaction() as connection:
-        return tuple(_space(row) for row in connection.execute(_statements("list_spaces")))
+        return spaces_in(connection)
 
 
 def live_space_in(connection: psycopg.Connection[Any]) -> Space | None:
     """Return the space that answers, as a transaction sees it; None before the first run."""
-    rows = connection.execute(_statements("list_spaces"))
-    return next((space for space in map(_space, rows) if space.state == "live"), None)
+    return next((space for space in spaces_in(connection) if space.state == "live"), None)
 
 
 def live_space(database: Database) -> Space | None:

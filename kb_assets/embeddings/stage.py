@@ -4,6 +4,7 @@ Vectors are stored as they arrive, so that a run that ends early has lost only w
 answered yet. Two shards that want the same text agree on one of them by a claim.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from kb_assets.errors import (
     KbError,
     ProviderRefusedError,
     ProviderUnavailableError,
+    SettingsError,
 )
 from kb_assets.fingerprints import Shard, settings_fingerprint
 from kb_assets.settings import EmbeddingSettings
@@ -28,6 +30,14 @@ WINDOW_REQUESTS = 4
 """How many rounds of requests are planned at once: more pack better, and take more memory."""
 
 MAX_WINDOW_TEXTS = 16_384
+
+_NOT_TO_BE_WAITED_FOR = (
+    CostLimitError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+    SettingsError,
+)
+"""What keeps a new space from being filled, and must not keep readers from what is new."""
 
 _PATIENCE_SECONDS = 0.25
 """How often to look whether another shard has the vectors it claimed."""
@@ -49,6 +59,8 @@ class EmbedReport:
         tokens: Tokens the provider counted.
         cost_usd: What that costs.
         seconds: How long it took.
+        failure: Why a space that is building could not be filled. It is no error of the stage:
+            what waits can be published into the space that answers.
     """
 
     space: str
@@ -62,6 +74,7 @@ class EmbedReport:
     tokens: int
     cost_usd: float
     seconds: float
+    failure: KbError | None = None
 
 
 @dataclass(slots=True)
@@ -71,13 +84,15 @@ class _Tally:
     quarantined: int = 0
     requests: int = 0
     tokens: int = 0
+    cost_usd: float = 0.0
 
 
 def embed_chunks(run: Run, shard: Shard) -> tuple[EmbedReport, ...]:
     """Embed the texts of a shard that have no vectors, in the space that answers and the new one.
 
     The space that answers needs what waits to be published; a space that is building needs
-    what is published, too.
+    what is published, too. A space that is building and cannot be filled says so in its report:
+    readers of the other one need not wait for it.
 
     Raises:
         CostLimitError: It would cost more than a run may spend; nothing was asked for.
@@ -115,33 +130,31 @@ def _fill(run: Run, lease: Lease, space: Space) -> EmbedReport:
     conditions = embedding_conditions(settings)
     store = VectorStore(run.database, lease, space, conditions)
     store.drop_void_claims()
-    tally = _Tally()
-    spent = 0.0
+    filling = _Filling(run, store)
+    failure: KbError | None = None
     with run.database.session() as connection:
         wanted = WantedTexts(connection, lease, space, conditions)
-        everything = run.verify or space.state == "building"
-        count, tokens = wanted.find(everything=everything)
+        count, tokens = wanted.find(everything=run.verify or space.state == "building")
         texts = wanted.count_all()
-        if count:
-            embedder = embedder_for(space.model, settings)
-            spent = embedder.usd_per_million_tokens / 1_000_000
-            _refuse_to_overspend(run, store, tokens * spent)
-            filling = _Filling(run, store, embedder, tally)
-            for window in wanted.windows(_window_size(settings)):
-                filling.fill(window)
-            filling.wait_for_others()
+        try:
+            if count:
+                filling.start(embedder_for(space.model, settings), tokens)
+                for window in wanted.windows(_window_size(settings)):
+                    filling.fill(window)
+                filling.wait_for_others()
+        except _NOT_TO_BE_WAITED_FOR as error:
+            if space.state != "building":
+                raise
+            failure = error
+            run.say(f"The new space {space.name} could not be filled: {error}")
     return EmbedReport(
         space=space.name,
         state=space.state,
         texts=max(texts, count),
         had=max(texts - count, 0),
-        embedded=tally.embedded,
-        elsewhere=tally.elsewhere,
-        quarantined=tally.quarantined,
-        requests=tally.requests,
-        tokens=tally.tokens,
-        cost_usd=tally.tokens * spent,
         seconds=time.monotonic() - started,
+        failure=failure,
+        **dataclasses.asdict(filling.tally),
     )
 
 
@@ -150,28 +163,29 @@ def _window_size(settings: EmbeddingSettings) -> int:
     return min(WINDOW_REQUESTS * round_, MAX_WINDOW_TEXTS)
 
 
-def _refuse_to_overspend(run: Run, store: VectorStore, expected_usd: float) -> None:
-    limit = run.settings.limits.max_cost_per_run_usd
-    already = store.spent_usd()
-    if run.confirm_cost or already + expected_usd <= limit:
-        return
-    raise CostLimitError(
-        f"Embedding would cost about {expected_usd:.2f} USD.",
-        why=f"A run may spend {limit:.2f} USD, and this one has spent {already:.2f}.",
-        fix="Run `kb index --confirm-cost`, or raise limits.max_cost_per_run_usd.",
-    )
-
-
 class _Filling:
     """Fills a space with the wanted texts of one shard."""
 
-    def __init__(self, run: Run, store: VectorStore, embedder: Embedder, tally: _Tally) -> None:
+    def __init__(self, run: Run, store: VectorStore) -> None:
+        self.tally = _Tally()
         self._run = run
         self._settings = run.settings.embedding
         self._store = store
-        self._embedder = embedder
-        self._tally = tally
+        self._embedder: Embedder
         self._claimed_elsewhere: list[WantedText] = []
+
+    def start(self, embedder: Embedder, tokens: int) -> None:
+        """Say who is asked, unless so many tokens would cost more than the run may spend."""
+        self._embedder = embedder
+        limit = self._run.settings.limits.max_cost_per_run_usd
+        expected, already = self._price(tokens), self._store.spent_usd()
+        if self._run.confirm_cost or already + expected <= limit:
+            return
+        raise CostLimitError(
+            f"Embedding would cost about {expected:.2f} USD.",
+            why=f"A run may spend {limit:.2f} USD, and this one has spent {already:.2f}.",
+            fix="Run `kb index --confirm-cost`, or raise limits.max_cost_per_run_usd.",
+        )
 
     def fill(self, window: Sequence[WantedText]) -> None:
         """Embed those texts of a window that nobody else is paying for."""
@@ -187,7 +201,7 @@ class _Filling:
         while self._claimed_elsewhere:
             waiting, self._claimed_elsewhere = self._claimed_elsewhere, []
             done = self._store.answered_elsewhere([text.input_hash for text in waiting])
-            self._tally.elsewhere += len(done)
+            self.tally.elsewhere += len(done)
             left = [text for text in waiting if text.input_hash not in done]
             self.fill(left)
             if self._claimed_elsewhere:
@@ -220,19 +234,23 @@ class _Filling:
 
     def _keep(self, texts: Sequence[WantedText], batch: EmbeddedBatch) -> set[bytes]:
         hashes = [texts[index].input_hash for index in batch.indices]
-        cost = batch.tokens * self._embedder.usd_per_million_tokens / 1_000_000
+        cost = self._price(batch.tokens)
         self._store.add(
             hashes,
             batch.vectors,
             Call(len(hashes), batch.tokens, cost, batch.seconds, "answered"),
         )
-        self._tally.embedded += len(hashes)
-        self._tally.requests += 1
-        self._tally.tokens += batch.tokens
+        self.tally.embedded += len(hashes)
+        self.tally.requests += 1
+        self.tally.tokens += batch.tokens
+        self.tally.cost_usd += cost
         return set(hashes)
 
     def _refuse(self, texts: Sequence[WantedText], refused: RefusedText) -> set[bytes]:
         hash_ = texts[refused.index].input_hash
         self._store.refuse([(hash_, refused.error)])
-        self._tally.quarantined += 1
+        self.tally.quarantined += 1
         return {hash_}
+
+    def _price(self, tokens: int) -> float:
+        return tokens * self._embedder.usd_per_million_tokens / 1_000_000

@@ -10,7 +10,7 @@ from psycopg.sql import Composed
 from kb_assets.database.connect import Database
 from kb_assets.database.lease import SHARD_LOCK_CLASS
 from kb_assets.database.statements import Statements
-from kb_assets.embeddings.space import Space, live_space, live_space_in
+from kb_assets.embeddings.space import Space, live_space, live_space_in, spaces_in
 from kb_assets.fingerprints import Shard
 from kb_assets.index.vectors import index_states, is_fit
 
@@ -99,6 +99,25 @@ def text_coverage(database: Database, shard: Shard) -> TextCoverage:
         ).fetchone()
     assert row is not None
     return TextCoverage(*row)
+
+
+def unfilled_spaces(database: Database, shards: tuple[Shard, ...]) -> dict[str, int]:
+    """Return each space that is being built, and how many live texts of the shards it lacks."""
+    missing: dict[str, int] = {}
+    with database.transaction() as connection:
+        for space in spaces_in(connection):
+            if space.state != "building":
+                continue
+            missing[space.name] = 0
+            for shard in shards:
+                named = _slots(connection, shard)
+                if named is not None:
+                    row = connection.execute(
+                        _statements("count_shard_texts_without_vectors", embeddings=space.table),
+                        named | {"space_id": space.id},
+                    ).fetchone()
+                    missing[space.name] += row[1] if row else 0
+    return missing
 
 
 def soundness(database: Database, shards: tuple[Shard, ...]) -> Soundness:

@@ -38,6 +38,7 @@ ALL = [
     ("chunk_embeddings", "vectors_are_sound"),
     ("published_documents", "every_document_is_accounted_for"),
     ("published_documents", "every_chunk_is_embedded"),
+    ("chunk_embeddings", "new_space_is_filled"),
     ("vector_index", "index_is_valid"),
 ]
 

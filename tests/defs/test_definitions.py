@@ -28,6 +28,7 @@ CHECKS = {
     "vectors_are_sound",
     "every_document_is_accounted_for",
     "every_chunk_is_embedded",
+    "new_space_is_filled",
     "index_is_valid",
 }
 HEAVY = ("openai", "pyarrow", "duckdb", "torch", "trafilatura", "onnxruntime", "pypdfium2")

@@ -13,7 +13,7 @@ from tests.oracle import assert_accounted, assert_sound, live_vectors, repeated,
 from tests.servers.openai_server import Fault, OpenAIServer
 
 Open = Callable[..., KnowledgeBase]
-POISON = corpus.paragraph("poison") + "\n"
+POISON = corpus.paragraph("poison")
 DOWN = Fault(status=503)
 
 
@@ -60,8 +60,8 @@ def test_one_poisoned_text_costs_its_document_one_text_and_the_others_nothing(
     kb = openai_kb()
     provider.refused_texts = {POISON}
     corpus.write(folder, texts("sound", 9))
-    (folder / "poisoned.txt").write_text(corpus.paragraph("poisoned") + "\n\n" + POISON)
-    (folder / "nothing else.txt").write_text(POISON)
+    (folder / "poisoned.txt").write_text(corpus.paragraph("poisoned") + f"\n\n{POISON}\n")
+    (folder / "nothing else.txt").write_text(f"{POISON}\n")
     report = kb.index().shards[0]
     assert report.embedded[0].quarantined == 1
     assert report.published.published == 11

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kb_assets.errors import ProviderUnavailableError, SpaceError
+from kb_assets.errors import ProviderRefusedError, ProviderUnavailableError, SpaceError
+from kb_assets.index.checks import unfilled_spaces
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 from tests.faults import corpus
@@ -99,6 +100,26 @@ def test_another_model_fills_a_new_space_while_the_old_one_answers(
     other = fresh(new.settings)
     other.index()
     assert_same_index(new, other, corpus.paragraph("shared", 1))
+
+
+def test_a_new_space_that_cannot_be_filled_keeps_nothing_from_readers(
+    openai_kb: Open, provider: OpenAIServer, folder: Path
+) -> None:
+    corpus.write(folder, corpus.first(6))
+    old = openai_kb()
+    old.index()
+    (folder / "late.txt").write_text("Something late.\n")
+    provider.known_models = {"tiny"}
+    new = openai_kb(model="unknown")
+    with pytest.raises(ProviderRefusedError):
+        new.index()
+    assert "late.txt" in {hit.path for hit in new.search("late", limit=100)}
+    assert new.status().is_settled
+    assert unfilled_spaces(new.database, new.settings.shards) == {new.spaces()[1].space.name: 19}
+
+    provider.known_models = None
+    new.index()
+    assert unfilled_spaces(new.database, new.settings.shards) == {new.spaces()[1].space.name: 0}
 
 
 def test_a_paragraph_that_stands_five_times_is_five_chunks_and_one_vector(

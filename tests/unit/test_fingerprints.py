@@ -38,6 +38,11 @@ def test_the_input_text_says_a_title_once() -> None:
     assert input_text(None, (), "Run it.") == "Run it."
 
 
+def test_white_space_around_a_chunk_makes_no_other_text() -> None:
+    assert input_text("Guide", (), "Run it.\n\n") == input_text("Guide", (), "\nRun it.")
+    assert input_text(None, (), " Run it.\n") == "Run it."
+
+
 def test_settings_in_another_order_are_the_same() -> None:
     assert settings_fingerprint({"a": 1, "b": 2}) == settings_fingerprint({"b": 2, "a": 1})
 

@@ -114,6 +114,11 @@ def test_white_space_at_the_end_takes_a_piece_of_the_last_word_along(text, strat
     assert gaps(text, split(text, SplitSettings(strategy, 10, 0, "characters"))) == []
 
 
+def test_white_space_at_the_start_stays_with_the_first_words():
+    chunks = split("\n\nword word word", SplitSettings("recursive", 15, 0, "characters"))
+    assert [chunk.text for chunk in chunks] == ["\n\nword word ", "word"]
+
+
 @pytest.mark.parametrize(
     "text, options",
     [
@@ -278,8 +283,8 @@ def test_a_fence_in_a_list_stays_whole(before, after):
         assert any(fence in chunk.text for chunk in chunks)
 
 
-@pytest.mark.parametrize("fence", ["> ```\n> a = 1\n>\n> b = 2\n> ```\n"])
-def test_a_fence_in_a_quote_stays_whole(fence):
+def test_a_fence_in_a_quote_stays_whole():
+    fence = "> ```\n> Print. Now.\n>\n> And. Then.\n> ```\n"
     text = "> Some words of a long quote.\n" * 3 + fence + "> And more words.\n" * 3
     for size in range(count_tokens(fence) + 1, count_tokens(text)):
         chunks = split(text, SplitSettings(size=size, overlap=0))
@@ -357,7 +362,7 @@ def test_a_heading_with_nothing_but_headings_under_it_joins_the_first_of_them():
 
 
 def test_a_heading_stays_with_the_text_under_it():
-    for size in range(30, 80):
+    for size in range(30, 140):
         chunks = split(f"# Some heading here\n\n{PROSE[:500]}", SplitSettings(size=size, overlap=5))
         assert "Sentence 0" in chunks[0].text
 
@@ -455,6 +460,7 @@ def test_plain_text_has_no_headings_and_is_split_recursively():
         ("one two\nthree four five", 20, ["one two\n", "three four five"]),
         ("One two. Three four five.", 18, ["One two. ", "Three four five."]),
         ("one two three four", 10, ["one two ", "three four"]),
+        ("one  two   three", 11, ["one  two   ", "three"]),
         ("extraordinary", 8, ["extraord", "inary"]),
         ("日本語です。次の文です。", 8, ["日本語です。", "次の文です。"]),
     ],
@@ -472,6 +478,21 @@ def test_sentence_packs_whole_sentences():
     ]
     options = SplitSettings("sentence", size=37, overlap=0, unit="characters")
     assert [chunk.text for chunk in split("".join(packed), options)] == packed
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("Before it all. ", "He met Dr. Smith."),
+        ("Before it all. ", "Some fruit, e.g. apples."),
+        ("Before it all. ", "Some ... and more."),
+        ("Before it all.\n", "1. First item."),
+        ("Before it all. ", "From A. Writer."),
+    ],
+)
+def test_not_every_full_stop_ends_a_sentence(first, second):
+    options = SplitSettings("sentence", len(first + second) - 1, overlap=0, unit="characters")
+    assert [chunk.text for chunk in split(first + second, options)] == [first, second]
 
 
 @pytest.mark.parametrize("unit, size, overlap", [("tokens", 64, 16), ("characters", 100, 25)])
