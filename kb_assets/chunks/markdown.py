@@ -7,7 +7,6 @@ items make no sections.
 
 from enum import Enum, auto
 
-from kb_assets.chunks.headings import plain_heading
 from kb_assets.chunks.layout import Layout, PieceKind
 from kb_assets.chunks.lines import (
     Marker,
@@ -24,6 +23,7 @@ from kb_assets.chunks.lines import (
 )
 from kb_assets.chunks.sections import Heading, sections_of
 from kb_assets.chunks.verbatim import Fence, Place, RawHtml
+from kb_assets.documents.headings import plain_heading
 
 
 def markdown_layout(text: str) -> Layout:

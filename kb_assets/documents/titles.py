@@ -6,12 +6,11 @@ The path never takes part: a document that is moved keeps its title, and its vec
 import re
 
 from kb_assets.documents.front_matter import JSON
+from kb_assets.documents.headings import plain_heading
 from kb_assets.documents.normalise import normalise
 
 MAX_TITLE = 300
 """Characters a title is cut to: it becomes part of every chunk's input text."""
-
-_LONGEST_HEADING = 4 * MAX_TITLE
 
 _MARKDOWN = re.compile(
     r"^ {0,3}(?:"
@@ -30,28 +29,7 @@ _RST = re.compile(
     re.MULTILINE,
 )
 
-_ATTRIBUTES = re.compile(r"[ \t]*\{[ \t]*[#.:][^{}\n]*\}[ \t]*$")
 _CLOSING = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
-_LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()\s]*(?:[ \t]+\"[^\"]*\")?\)|\[[^\[\]]*\])")
-_CODE = re.compile(r"(`+)[ ]?(.+?)[ ]?\1(?!`)")
-_EMPHASIS = re.compile(
-    r"(?<!\\)(\*\*\*|\*\*|\*|(?<!\w)(?:___|__|_))(?=\S)(.+?)(?<=[^\s\\])\1(?!\w)"
-)
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
-_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
-
-
-def heading_text(markdown: str) -> str:
-    """Return a Markdown heading, given without its leading `#`, as it is read.
-
-    Closing `#`, `{ #anchor }` and the marks of links, code, emphasis and HTML go.
-    """
-    text = _CLOSING.sub("", _ATTRIBUTES.sub("", markdown[:_LONGEST_HEADING]))
-    for pattern, kept in ((_LINK, r"\1"), (_LINK, r"\1"), (_CODE, r"\2"), (_TAG, "")):
-        text = pattern.sub(kept, text)
-    for _ in range(3):
-        text = _EMPHASIS.sub(r"\2", text)
-    return " ".join(_ESCAPE.sub(r"\1", text).split())
 
 
 def markdown_title(text: str) -> str | None:
@@ -66,7 +44,7 @@ def markdown_title(text: str) -> str | None:
         elif fence:
             continue
         elif found["atx"] is not None:
-            if title := heading_text(found["atx"]):
+            if title := plain_heading(_CLOSING.sub("", found["atx"])):
                 return title
         elif found["underline"] and (title := _underlined(text, found.start())):
             return title
@@ -95,7 +73,7 @@ def clean_title(value: JSON) -> str | None:
 
 def _underlined(text: str, at: int) -> str:
     above = text[text.rfind("\n", 0, max(at - 1, 0)) + 1 : at]
-    return "" if _NOT_A_PARAGRAPH.match(above) else heading_text(above)
+    return "" if _NOT_A_PARAGRAPH.match(above) else plain_heading(above)
 
 
 def _ends_line(text: str, at: int) -> bool:

@@ -71,7 +71,7 @@ def test_the_body_of_markdown_stays_as_it_is() -> None:
         ("=====\n", None),
         ("# First Steps { #first-steps }", "First Steps"),
         ("# The *great* **`kb`** [guide](x.md) ![logo](l.png)", "The great kb guide logo"),
-        ("# snake_case_name and 2*3*4", "snake_case_name and 2*3*4"),
+        ("# snake_case_name and 2 * 3 * 4", "snake_case_name and 2 * 3 * 4"),
         ("# <abbr title='x'>API</abbr> keys", "API keys"),
         ("# C\\# and \\*stars\\*", "C# and *stars*"),
         ("# " + "long " * 1000, ("long " * 60).strip()),

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from kb_assets.chunks import tokens
 from kb_assets.chunks.chunk import Chunk
-from kb_assets.chunks.headings import MAX_HEADING_CHARACTERS, plain_heading
 from kb_assets.chunks.splitters import SPLITTER_VERSION, SplitSettings, split
 from kb_assets.chunks.tokens import count_tokens
+from kb_assets.documents.headings import MAX_HEADING_CHARACTERS, plain_heading
 from kb_assets.errors import SettingsError
 
 STRATEGIES = ["markdown", "recursive", "sentence", "fixed"]
