@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from kb_assets.errors import DocumentError
 
@@ -22,6 +22,32 @@ OUT_OF_MEMORY = 71
 """Exit status of a worker whose item needed more memory than it may have."""
 
 _LENGTH_BYTES = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def attempt(function: Callable[[T], R], item: T) -> R | DocumentError:
+    """Return what a function makes of an item, or why it fails on it.
+
+    A worker answers with this, and so does whoever works on an item without one.
+
+    Raises:
+        MemoryError: There was not enough memory, which says little about the item.
+    """
+    try:
+        return function(item)
+    except MemoryError:
+        raise
+    except DocumentError as error:
+        return error
+    except Exception as error:
+        return DocumentError(
+            "parser_failed",
+            "The parser failed on it.",
+            why=f"{type(error).__name__}: {error}"[:500],
+            fix="Save the document again in another program, or exclude it.",
+        )
 
 
 def write_frame(pipe: IO[bytes], frame: bytes) -> None:
@@ -65,20 +91,10 @@ def serve(function: str, seconds: float, memory_bytes: int) -> None:
 def _reply(call: Callable[[Any], Any], request: bytes, seconds: float) -> bytes:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        return _pickled(call(pickle.loads(request)))
+        reply = attempt(lambda frame: _pickled(call(pickle.loads(frame))), request)
+        return _pickled(reply) if isinstance(reply, DocumentError) else reply
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
-    except DocumentError as error:
-        return _pickled(error)
-    except Exception as error:
-        return _pickled(
-            DocumentError(
-                "parser_failed",
-                "The parser failed on it.",
-                why=f"{type(error).__name__}: {error}"[:500],
-                fix="Save the document again in another program, or exclude it.",
-            )
-        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -14,6 +14,7 @@ from kb_assets.database.connect import Database, DatabaseUrls, resolve_urls
 from kb_assets.database.migrate import require_current_schema, upgrade
 from kb_assets.database.run import Run
 from kb_assets.documents.stage import ReadReport, read_documents
+from kb_assets.documents.store import registered_sources
 from kb_assets.embeddings.embedder import Embedder
 from kb_assets.embeddings.open import embedder_for
 from kb_assets.embeddings.space import Space, live_space
@@ -230,7 +231,8 @@ class KnowledgeBase:
         """
         for source in sources:
             self.settings.source(source)
-        query = Query(text, limit, Filters(sources, path_prefix, tags, metadata or {}))
+        wanted = sources or self._sources_to_search()
+        query = Query(text, limit, Filters(wanted, path_prefix, tags, metadata or {}))
         space = self._live_space()
         return search(self.reader, space, self._embedder(space), query)
 
@@ -275,6 +277,11 @@ class KnowledgeBase:
             SpaceError: It is the one that answers.
         """
         return drop_space(self.database, name)
+
+    def _sources_to_search(self) -> tuple[str, ...]:
+        """Return the configured sources if the database has others, too; else none."""
+        configured = tuple(source.name for source in self.settings.sources)
+        return () if registered_sources(self.reader) <= set(configured) else configured
 
     def _live_space(self) -> Space:
         space = live_space(self.reader)

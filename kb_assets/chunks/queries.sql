@@ -1,12 +1,20 @@
--- name: find_unsplit(fingerprint, source_id, slot_low, slot_high)
+-- name: find_unsplit(fingerprint, source_id, slot_low, slot_high, after, limit)
 -- Revisions of the shard that wait, were made by this recipe, and have no chunks yet.
-select r.id, d.id, r.content_hash, r.title, r.media_type, r.text
+select r.id, octet_length(r.text)
 from kb.document d
 join kb.document_revision r on r.id = d.pending_revision_id
 join kb.processing_recipe p on p.id = r.recipe_id and p.fingerprint = :fingerprint
 where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
     and d.pending_revision_id is not null
     and r.state = 'parsed'
+    and r.id > :after
+order by r.id
+limit :limit;
+
+-- name: read_unsplit(ids)
+select r.id, r.document_id, r.content_hash, r.title, r.media_type, r.text
+from kb.document_revision r
+where r.id = any(:ids)
 order by r.id;
 
 -- name: mark_chunked(ids)

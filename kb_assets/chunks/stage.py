@@ -1,19 +1,19 @@
 """From stored revisions to their chunks: only revisions that have none are split."""
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from kb_assets.chunks.plan import KeyedChunk, SplitJob, chunk_revision, recipe_of, split_settings
-from kb_assets.chunks.store import ChunkStore, Unsplit, find_unsplit
+from kb_assets.chunks.store import ChunkStore, Unsplit, unsplit_groups
 from kb_assets.database.run import Run
 from kb_assets.documents.stage import read_conditions
 from kb_assets.errors import DocumentError
 from kb_assets.fingerprints import Shard
+from kb_assets.isolated import attempt
 from kb_assets.isolation import IsolatedWorker
 
-MAX_BATCH_CHARACTERS = 8 * 1024 * 1024
-MAX_BATCH_REVISIONS = 1000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 _WORTH_A_WORKER = 100
 """Below so many revisions, starting a worker takes longer than splitting does."""
@@ -65,8 +65,13 @@ def chunk_documents(run: Run, shard: Shard) -> ChunkReport:
         ) as worker,
     ):
         store = ChunkStore(run.database, lease, conditions)
-        unsplit = find_unsplit(connection, lease, recipe, split_settings(settings.splitting))
-        for group in _groups(unsplit):
+        for group in unsplit_groups(
+            connection,
+            lease,
+            recipe,
+            split_settings(settings.splitting),
+            max_bytes=MAX_BATCH_BYTES,
+        ):
             split, refused = _split(group, worker)
             store.save(split, refused)
             revisions += len(split)
@@ -78,28 +83,18 @@ def chunk_documents(run: Run, shard: Shard) -> ChunkReport:
     return ChunkReport(revisions, empty, chunks, tokens, quarantined, seconds)
 
 
-def _groups(unsplit: Iterable[Unsplit]) -> Iterator[list[Unsplit]]:
-    group: list[Unsplit] = []
-    size = 0
-    for one in unsplit:
-        group.append(one)
-        size += len(one.job.text)
-        if size >= MAX_BATCH_CHARACTERS or len(group) >= MAX_BATCH_REVISIONS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
 def _split(
     group: list[Unsplit], worker: IsolatedWorker[SplitJob, list[KeyedChunk]]
 ) -> tuple[list[tuple[Unsplit, list[KeyedChunk]]], list[tuple[Unsplit, DocumentError]]]:
     few = len(group) < _WORTH_A_WORKER
     here = [one for one in group if few and len(one.job.text) <= _SMALL_CHARACTERS]
     away = [one for one in group if not few or len(one.job.text) > _SMALL_CHARACTERS]
-    split = [(one, chunk_revision(one.job)) for one in here]
-    refused = []
-    for one, (_, made) in zip(away, worker.map(one.job for one in away), strict=True):
+    results = worker.map(one.job for one in away)
+    split, refused = [], []
+    for one, made in chain(
+        ((one, attempt(chunk_revision, one.job)) for one in here),
+        ((one, made) for one, (_, made) in zip(away, results, strict=True)),
+    ):
         if isinstance(made, DocumentError):
             refused.append((one, made))
         else:

@@ -1,6 +1,6 @@
 """Chunks in PostgreSQL: all of a revision's, in one transaction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from kb_assets.documents.store import Refusal, quarantine
 from kb_assets.errors import DocumentError
 
 _statements = Statements.beside(__file__)
+
+MAX_REVISIONS = 1000
+"""The most revisions of one transaction."""
 
 _CHUNK = {
     "revision_id": "int8",
@@ -40,25 +43,57 @@ class Unsplit:
     job: SplitJob
 
 
-def find_unsplit(
-    connection: psycopg.Connection[Any], lease: Lease, recipe: Recipe, settings: SplitSettings
-) -> Iterator[Unsplit]:
-    """Yield the shard's revisions that have no chunks, a few at a time."""
+def unsplit_groups(
+    connection: psycopg.Connection[Any],
+    lease: Lease,
+    recipe: Recipe,
+    settings: SplitSettings,
+    *,
+    max_bytes: int,
+) -> Iterator[list[Unsplit]]:
+    """Yield the shard's revisions that have no chunks, in groups that fit into memory.
+
+    No transaction is open between two groups. A text larger than `max_bytes` makes a group of
+    its own.
+    """
+    for ids in _groups(_sizes(connection, lease, recipe), max_bytes):
+        rows = connection.execute(_statements("read_unsplit"), {"ids": ids}).fetchall()
+        yield [
+            Unsplit(document_id, content_hash, SplitJob(id_, title, media_type, text, settings))
+            for id_, document_id, content_hash, title, media_type, text in rows
+        ]
+
+
+def _sizes(
+    connection: psycopg.Connection[Any], lease: Lease, recipe: Recipe
+) -> Iterator[tuple[int, int]]:
     named = {
         "source_id": lease.source_id,
         "slot_low": lease.shard.slot_low,
         "slot_high": lease.shard.slot_high,
         "fingerprint": recipe.fingerprint,
+        "limit": MAX_REVISIONS,
     }
-    with (
-        connection.transaction(),
-        connection.cursor(name="find_unsplit", binary=True) as cursor,
-    ):
-        cursor.itersize = 50
-        cursor.execute(_statements("find_unsplit"), named)
-        for revision_id, document_id, content_hash, title, media_type, text in cursor:
-            job = SplitJob(revision_id, title, media_type, text, settings)
-            yield Unsplit(document_id, content_hash, job)
+    after = 0
+    while True:
+        rows = connection.execute(_statements("find_unsplit"), named | {"after": after}).fetchall()
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield from rows
+
+
+def _groups(sizes: Iterable[tuple[int, int]], max_bytes: int) -> Iterator[list[int]]:
+    group: list[int] = []
+    held = 0
+    for id_, size in sizes:
+        if group and (held + size > max_bytes or len(group) >= MAX_REVISIONS):
+            yield group
+            group, held = [], 0
+        group.append(id_)
+        held += size
+    if group:
+        yield group
 
 
 class ChunkStore:

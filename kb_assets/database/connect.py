@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -35,6 +35,12 @@ _CONNECTION_DEFAULTS: dict[str, str | int] = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
+
+_LIMITS = (errors.ProgramLimitExceeded, errors.StatementTooComplex, errors.TooManyColumns)
+_LOST = (
+    *(psycopg.OperationalError, psycopg.InterfaceError),
+    *(errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +232,11 @@ def check_server(connection: psycopg.Connection) -> None:
 
 @contextmanager
 def unavailable_when_lost() -> Iterator[None]:
-    """Tell a lost connection, or a wait the server gave up, as `DatabaseUnavailableError`."""
+    """Tell a lost connection, or a wait the server gave up, as `DatabaseUnavailableError`.
+
+    A limit of PostgreSQL that was exceeded is a `DatabaseRefusedError`: trying again does not
+    help. A full disk or a lack of memory may pass, and stays unavailable.
+    """
     try:
         yield
     except PoolTimeout as error:
@@ -235,7 +245,13 @@ def unavailable_when_lost() -> Iterator[None]:
             why=str(error),
             fix="See whether the server runs, and whether its max_connections is reached.",
         ) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except _LIMITS as error:
+        raise DatabaseRefusedError(
+            "The database refuses what is larger than it can hold.",
+            why=str(error).strip(),
+            fix="Make smaller, or exclude, what the message speaks of.",
+        ) from error
+    except _LOST as error:
         raise DatabaseUnavailableError(
             "The database could not be reached, or gave up.",
             why=str(error).strip(),

@@ -11,6 +11,7 @@ What is listed is decided by names and `stat` alone; nothing is opened until it 
   a change another could leave all four as they are, so such a file has no token.
 """
 
+import hashlib
 import os
 import stat
 import time
@@ -24,7 +25,11 @@ from kb_assets.documents.sidecar import MAX_METADATA_BYTES, SUFFIX, joint_token
 from kb_assets.documents.source import Content, Entry
 from kb_assets.errors import DocumentError, SourceError, SourceUnavailableError
 
+MAX_PATH_BYTES = 2000
+"""Paths are looked up in indexes, whose keys must be short; a longer one is listed shortened."""
+
 _RACY_NS = 2_000_000_000
+_PATH_TOO_LONG = "path_too_long"
 
 
 class LocalFolder:
@@ -73,6 +78,13 @@ class LocalFolder:
 
     def read(self, entry: Entry) -> Content:
         """Read one document; see `DocumentSource.read`."""
+        if entry.problem == _PATH_TOO_LONG:
+            raise DocumentError(
+                _PATH_TOO_LONG,
+                "The document's path is too long.",
+                why=f"Below the source's folder, {MAX_PATH_BYTES:,} bytes are allowed.",
+                fix="Rename the document or its folders, or exclude it.",
+            )
         if entry.problem is not None:
             raise refusal(entry.problem, entry.path)
         now = self._clock()
@@ -161,11 +173,16 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 
 def _entry(path: str, status: os.stat_result | str, now: int) -> Entry:
+    # No other path in a listing starts with "./", so those cannot be taken for another.
+    raw = os.fsencode(path)
+    escaped = raw.decode(errors="backslashreplace")
+    if len(escaped.encode()) > MAX_PATH_BYTES:
+        start = escaped.encode()[: MAX_PATH_BYTES // 2].decode(errors="ignore")
+        digest = hashlib.sha256(raw).hexdigest()
+        return Entry(f"./{start}…{digest}", None, 0, problem=_PATH_TOO_LONG)
     try:
         path.encode()
     except UnicodeEncodeError:
-        # No other path in a listing starts with "./", so this one cannot be taken for another.
-        escaped = os.fsencode(path).decode(errors="backslashreplace")
         return Entry(f"./{escaped}", None, 0, problem="name_not_utf8")
     if isinstance(status, str):
         return Entry(path, None, 0, problem=status)

@@ -27,6 +27,11 @@ _DEEPEST = 32
 _LARGEST_INT_BITS = 64
 _LARGEST_DECIMAL_BITS = 4096
 
+# What `!!bool`, `!!int` and the like raise before a value that is none is no YAMLError.
+_YAML_FAILS = (
+    *(yaml.YAMLError, ValueError, TypeError, OverflowError, LookupError, AttributeError),
+)
+
 
 class _NotUsableError(ValueError):
     """Why metadata cannot be used."""
@@ -96,8 +101,11 @@ def _load(text: str) -> dict[str, JSON]:
     try:
         _require_plain(text)
         loaded = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        raise _NotUsableError(" ".join(str(error).split())) from error
+    except _NotUsableError:
+        raise
+    except _YAML_FAILS as error:
+        said = " ".join(str(error).split())
+        raise _NotUsableError(said or "It is not YAML that can be read.") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -125,7 +133,7 @@ def _json(value: Any) -> JSON:  # noqa: ANN401
         case str():
             return normalise(value)
         case int():
-            return value if value.bit_length() < _LARGEST_INT_BITS else _large(value)
+            return plain_int(value)
         case float():
             return value if math.isfinite(value) else None
         case datetime.date():
@@ -141,7 +149,10 @@ def _json(value: Any) -> JSON:  # noqa: ANN401
     return normalise(str(value))
 
 
-def _large(value: int) -> str:
+def plain_int(value: int) -> int | str:
+    """Return a whole number as metadata holds it: one of more than 64 bits is text."""
+    if value.bit_length() < _LARGEST_INT_BITS:
+        return value
     return str(value) if value.bit_length() < _LARGEST_DECIMAL_BITS else hex(value)
 
 

@@ -15,6 +15,11 @@ from kb_assets.fingerprints import Shard, slot
 
 _statements = Statements.beside(__file__)
 
+UNKNOWN = -1
+"""The id of a source or a shard that no run has registered yet."""
+
+_PAGE = 1000
+
 _LISTING = {
     "path": "text",
     "slot": "int2",
@@ -56,8 +61,16 @@ class Listing:
     It lives as long as its connection, and holds no transaction open.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], source_id: int, shard: Shard) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        shard: Shard,
+        *,
+        source_id: int = UNKNOWN,
+        shard_id: int = UNKNOWN,
+    ) -> None:
         self._connection = connection
+        self._shard_id = shard_id
         self._named = {
             "source_id": source_id,
             "slot_low": shard.slot_low,
@@ -95,18 +108,22 @@ class Listing:
             "conditions": conditions,
             "everything": everything,
         }
-        with (
-            self._connection.transaction(),
-            self._connection.cursor(name="to_read", binary=True) as cursor,
-        ):
-            cursor.itersize = 1000
-            cursor.execute(_statements("find_to_read"), named)
-            for row in cursor:
-                yield _candidate(row, conditions)
+        self._connection.execute(_statements("create_to_read"))
+        self._connection.execute(_statements("find_to_read"), named)
+        after = 0
+        while True:
+            rows = self._connection.execute(
+                _statements("read_page"), {"after": after, "limit": _PAGE}
+            ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            yield from map(_candidate, rows)
 
     def absence(self) -> Absence:
         """Return what the shard had and the listing does not show."""
-        rows = self._connection.execute(_statements("find_missing"), self._named).fetchall()
+        named = self._named | {"shard_id": self._shard_id}
+        rows = self._connection.execute(_statements("find_missing"), named).fetchall()
         live = self._connection.execute(_statements("count_live"), self._named).fetchone()
         assert live is not None
         return Absence(
@@ -127,14 +144,14 @@ class Listing:
         return int(returned[0])
 
 
-def _candidate(row: tuple[Any, ...], conditions: bytes) -> Candidate:
-    path, slot_, token, size_bytes, sidecar, problem, document_id = row[:7]
-    seen_hash, seen_recipe, live_hash, live_recipe, judged_under = row[7:]
+def _candidate(row: tuple[Any, ...]) -> Candidate:
+    _, path, slot_, token, size_bytes, sidecar, problem, document_id = row[:8]
+    seen_hash, seen_recipe, live_hash, live_recipe, judge_again = row[8:]
     return Candidate(
         entry=Entry(path, token, size_bytes, sidecar, problem),
         slot=slot_,
         document_id=document_id,
         seen=None if seen_hash is None else State(seen_hash, seen_recipe),
         live=None if live_hash is None else State(live_hash, live_recipe),
-        judge_again=judged_under is not None and judged_under != conditions,
+        judge_again=judge_again,
     )

@@ -18,6 +18,9 @@ from kb_assets.errors import DocumentError
 PARSER_VERSION = 1
 """Raised when the same bytes give another document; part of every recipe."""
 
+MAX_TAG_BYTES = 500
+"""Tags are looked up in an index, whose keys must be short."""
+
 _MEDIA_TYPES = {
     ".md": "text/markdown",
     ".markdown": "text/markdown",
@@ -68,7 +71,7 @@ def parse(path: str, content: bytes, sidecar: bytes | None = None) -> ParsedDocu
     return ParsedDocument(
         text=text,
         title=clean_title(metadata.get("title")) or clean_title(title),
-        tags=_tags(metadata.get("tags")),
+        tags=_tags(metadata.get("tags"), "sidecar" if "tags" in beside else "front_matter"),
         metadata=metadata,
         media_type=media_type,
     )
@@ -128,10 +131,19 @@ _READERS: dict[str, Callable[[bytes], _Read]] = {
 }
 
 
-def _tags(value: JSON) -> tuple[str, ...]:
-    """Return the tags in a list, or in a string with commas."""
+def _tags(value: JSON, place: str) -> tuple[str, ...]:
+    """Return the tags in a list, or in a string with commas; `place` is where they stand."""
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list):
         return ()
     said = (str(item).strip() for item in items if isinstance(item, str | int | float))
-    return tuple(dict.fromkeys(tag for tag in said if tag))
+    tags = tuple(dict.fromkeys(tag for tag in said if tag))
+    longest = max((len(tag.encode()) for tag in tags), default=0)
+    if longest > MAX_TAG_BYTES:
+        raise DocumentError(
+            place,
+            "A tag is too long.",
+            why=f"It has {longest:,} bytes; {MAX_TAG_BYTES} are allowed.",
+            fix="Give short tags, as a list or with commas between them.",
+        )
+    return tags

@@ -10,6 +10,9 @@ on conflict (name) do update
 -- name: source_id(name)
 select id from kb.source where name = :name;
 
+-- name: source_names()
+select name from kb.source;
+
 -- name: ensure_recipe(fingerprint, settings)
 insert into kb.processing_recipe (fingerprint, settings)
 values (:fingerprint, :settings)
@@ -34,11 +37,33 @@ analyze listing;
 -- name: count_listing()
 select count(*) from listing;
 
+-- name: create_to_read()
+create temporary table to_read (
+    number bigint generated always as identity primary key,
+    path text collate "C" not null,
+    slot smallint not null,
+    token text,
+    size_bytes bigint not null,
+    sidecar text,
+    problem text,
+    document_id bigint,
+    seen_hash bytea,
+    seen_recipe integer,
+    live_hash bytea,
+    live_recipe integer,
+    judge_again boolean not null
+);
+
 -- name: find_to_read(source_id, everything, recipe_id, conditions)
--- Entries whose content may differ from what was last read, or is to be judged anew.
+-- Entries whose content may differ from what was last read, or is to be judged anew: set down
+-- once, and read page by page, so that no transaction is open while documents are parsed.
+insert into to_read (
+    path, slot, token, size_bytes, sidecar, problem, document_id, seen_hash, seen_recipe,
+    live_hash, live_recipe, judge_again
+)
 select l.path, l.slot, l.token, l.size_bytes, l.sidecar, l.problem,
-    d.id, v.content_hash, v.recipe_id,
-    live.content_hash, live.recipe_id, q.conditions
+    d.id, v.content_hash, v.recipe_id, live.content_hash, live.recipe_id,
+    q.document_id is not null and (:everything or q.conditions <> :conditions) as judge_again
 from listing l
 left join kb.document d on d.source_id = :source_id and d.path = l.path
 left join kb.document_version v on v.document_id = d.id
@@ -50,6 +75,14 @@ where :everything
     or v.recipe_id <> :recipe_id
     or q.conditions <> :conditions
 order by l.path;
+
+-- name: read_page(after, limit)
+select number, path, slot, token, size_bytes, sidecar, problem, document_id, seen_hash,
+    seen_recipe, live_hash, live_recipe, judge_again
+from to_read
+where number > :after
+order by number
+limit :limit;
 
 -- name: count_returned(source_id)
 select count(*)
@@ -66,11 +99,13 @@ from listing l
 where d.source_id = :source_id and d.path = l.path
     and (d.missing_since is not null or d.vanished_at is not null);
 
--- name: find_missing(source_id, slot_low, slot_high)
+-- name: find_missing(source_id, slot_low, slot_high, shard_id)
 -- Documents of the shard that are not listed. One is moved, not lost, if its content stands
--- under a path that was listed.
+-- under a path that was listed, or under one that another shard has found since this one was
+-- last listed: an older copy elsewhere may be gone as well.
 with missing as (
-    select d.id, d.live_revision_id is not null as seen_by_readers, v.content_hash
+    select d.id, d.live_revision_id is not null as seen_by_readers, d.missing_since,
+        v.content_hash
     from kb.document d
     left join kb.document_version v on v.document_id = d.id
     where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
@@ -87,6 +122,15 @@ select m.id, m.seen_by_readers,
             and (
                 exists (select from listing l where l.path = d.path)
                 or not (d.slot >= :slot_low and d.slot < :slot_high)
+                    and d.missing_since is null
+                    and d.created_at > coalesce(
+                        (
+                            select least(s.listed_at, m.missing_since)
+                            from kb.shard s
+                            where s.id = :shard_id
+                        ),
+                        'infinity'
+                    )
             )
     ) as moved
 from missing m;
@@ -155,7 +199,8 @@ where c.revision_id in (select id from superseded)
         where other.input_hash = c.input_hash
             and other.revision_id not in (select id from superseded)
     )
-on conflict (input_hash) do nothing;
+order by c.input_hash
+on conflict (input_hash) do update set since = excluded.since;
 
 -- name: delete_superseded(document_ids)
 delete from kb.document_revision r

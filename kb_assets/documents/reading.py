@@ -9,6 +9,7 @@ from kb_assets.documents.plan import Candidate, Decision, State, batches, decide
 from kb_assets.documents.source import Content, DocumentSource
 from kb_assets.errors import DocumentError
 from kb_assets.fingerprints import content_hash
+from kb_assets.isolated import attempt
 from kb_assets.isolation import IsolatedWorker
 from kb_assets.settings import LimitSettings, SourceSettings
 
@@ -117,7 +118,7 @@ class Reader:
             if many or not read.candidate.entry.path.lower().endswith(_TRUSTED):
                 caged.append((read, content))
             else:
-                yield read, _parse_here(read, content)
+                yield read, attempt(parse_job, _job(read, content))
         results = self._worker.map(_job(*row) for row in caged)
         for (read, _), (_, parsed) in zip(caged, results, strict=True):
             yield read, parsed
@@ -125,10 +126,3 @@ class Reader:
 
 def _job(read: Read, content: Content) -> _Job:
     return read.candidate.entry.path, content.content, content.sidecar
-
-
-def _parse_here(read: Read, content: Content) -> ParsedDocument | DocumentError:
-    try:
-        return parse_job(_job(read, content))
-    except DocumentError as error:
-        return error

@@ -86,9 +86,16 @@ where q.space_id = :space_id and q.conditions <> :conditions
 order by c.input_hash, c.revision_id, c.ordinal;
 
 -- name: count_wanted()
-select count(*), coalesce(sum(c.token_count), 0)
+-- Texts and tokens; title and headings, which stand before each chunk, at three bytes a token.
+select count(*),
+    coalesce(sum(
+        c.token_count
+        + (octet_length(coalesce(r.title, '')) + octet_length(array_to_string(c.heading_path, ' > ')))
+            / 3
+    ), 0)
 from wanted w
-join kb.chunk c on c.revision_id = w.revision_id and c.ordinal = w.ordinal;
+join kb.chunk c on c.revision_id = w.revision_id and c.ordinal = w.ordinal
+join kb.document_revision r on r.id = w.revision_id;
 
 -- name: count_texts(source_id, slot_low, slot_high)
 -- Distinct texts of what waits in the shard: those not wanted are had already.
@@ -99,7 +106,9 @@ where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
     and d.pending_revision_id is not null and d.vanished_at is null;
 
 -- name: read_wanted(after, limit)
-select w.number, w.input_hash, r.title, c.heading_path, c.text, c.token_count
+select w.number, w.input_hash, r.title, c.heading_path, c.text,
+    c.token_count
+    + (octet_length(coalesce(r.title, '')) + octet_length(array_to_string(c.heading_path, ' > '))) / 3
 from wanted w
 join kb.chunk c on c.revision_id = w.revision_id and c.ordinal = w.ordinal
 join kb.document_revision r on r.id = w.revision_id
@@ -109,7 +118,8 @@ limit :limit;
 
 -- name: claim(space_id, shard_id, fence, hashes, lock_class, conditions)
 -- Claim texts that nobody else is paying for. A claim is void once its shard's fence was raised
--- or nobody holds its shard's lock.
+-- or nobody holds its shard's lock. Fences only grow: a claim whose fence this statement's snapshot
+-- does not know yet is a newer one, and stands.
 insert into kb.embedding_claim (space_id, input_hash, shard_id, fence)
 select :space_id, u.input_hash, :shard_id, :fence
 from unnest(:hashes ::bytea[]) as u (input_hash)
@@ -122,16 +132,18 @@ where not exists (select from {embeddings} e where e.input_hash = u.input_hash)
 order by u.input_hash
 on conflict (space_id, input_hash) do update
     set shard_id = excluded.shard_id, fence = excluded.fence, claimed_at = now()
-    where embedding_claim.shard_id = excluded.shard_id or not exists (
-        select
-        from kb.shard s
-        join pg_locks l
-            on l.locktype = 'advisory' and l.granted
-            and l.classid = :lock_class ::bigint::oid and l.objid = s.id::bigint::oid
-            and l.objsubid = 2
-            and l.database = (select oid from pg_database where datname = current_database())
-        where s.id = embedding_claim.shard_id and s.fence = embedding_claim.fence
-    )
+    where embedding_claim.shard_id = excluded.shard_id
+        or exists (
+            select from kb.shard s
+            where s.id = embedding_claim.shard_id and s.fence > embedding_claim.fence
+        )
+        or not exists (
+            select from pg_locks l
+            where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+                and l.classid = :lock_class ::bigint::oid
+                and l.objid = embedding_claim.shard_id::bigint::oid
+                and l.database = (select oid from pg_database where datname = current_database())
+        )
 returning input_hash;
 
 -- name: drop_answered_claims(hashes, space_id, shard_id, fence, conditions)

@@ -22,6 +22,7 @@ from kb_assets.errors import (
     ProviderRefusedError,
     ProviderUnavailableError,
     SettingsError,
+    ShardBusyError,
 )
 from kb_assets.fingerprints import Shard, settings_fingerprint
 from kb_assets.settings import EmbeddingSettings
@@ -118,16 +119,22 @@ def embed_chunks(run: Run, shard: Shard) -> tuple[EmbedReport, ...]:
     return tuple(reports)
 
 
-def embedding_conditions(settings: EmbeddingSettings) -> bytes:
-    """Return the fingerprint of what decides, beside text and space, whether a text is refused."""
+def embedding_conditions(settings: EmbeddingSettings, attempt: str = "") -> bytes:
+    """Return the fingerprint of what decides, beside text and space, whether a text is refused.
+
+    Args:
+        settings: Who is asked.
+        attempt: Set, it makes conditions of its own, under which no earlier refusal counts.
+    """
     named = settings.model_dump(mode="json", include={"provider", "model", "base_url"})
-    return settings_fingerprint(named)
+    return settings_fingerprint(named | {"attempt": attempt})
 
 
 def _fill(run: Run, lease: Lease, space: Space) -> EmbedReport:
     started = time.monotonic()
     settings = run.settings.embedding
-    conditions = embedding_conditions(settings)
+    # Under --verify no earlier refusal counts; those of this run do.
+    conditions = embedding_conditions(settings, run.run_id if run.verify else "")
     store = VectorStore(run.database, lease, space, conditions)
     store.drop_void_claims()
     filling = _Filling(run, store)
@@ -177,6 +184,9 @@ class _Filling:
     def start(self, embedder: Embedder, tokens: int) -> None:
         """Say who is asked, unless so many tokens would cost more than the run may spend."""
         self._embedder = embedder
+        self._refuse_to_overspend(tokens)
+
+    def _refuse_to_overspend(self, tokens: int) -> None:
         limit = self._run.settings.limits.max_cost_per_run_usd
         expected, already = self._price(tokens), self._store.spent_usd()
         if self._run.confirm_cost or already + expected <= limit:
@@ -191,27 +201,44 @@ class _Filling:
         """Embed those texts of a window that nobody else is paying for."""
         ours = self._store.claim([text.input_hash for text in window])
         mine = [text for text in window if text.input_hash in ours]
-        self._claimed_elsewhere += [text for text in window if text.input_hash not in ours]
+        theirs = [text for text in window if text.input_hash not in ours]
+        if theirs:
+            done = self._store.answered_elsewhere([text.input_hash for text in theirs])
+            self.tally.elsewhere += len(done)
+            self._claimed_elsewhere += [text for text in theirs if text.input_hash not in done]
         if mine:
             self._embed(mine)
 
     def wait_for_others(self) -> None:
-        """Wait until the texts that others claimed have vectors; take over from the dead."""
-        said = False
+        """Wait until the texts that others claimed have vectors; take over from the dead.
+
+        Raises:
+            ShardBusyError: They were not answered within the time allowed.
+        """
+        if self._claimed_elsewhere:
+            count = len(self._claimed_elsewhere)
+            self._run.say(f"Waiting for {count} texts that another shard embeds.")
+        patience = self._run.settings.limits.lease_wait_seconds
+        give_up = time.monotonic() + patience
         while self._claimed_elsewhere:
             waiting, self._claimed_elsewhere = self._claimed_elsewhere, []
-            done = self._store.answered_elsewhere([text.input_hash for text in waiting])
-            self.tally.elsewhere += len(done)
-            left = [text for text in waiting if text.input_hash not in done]
-            self.fill(left)
+            self.fill(waiting)
+            if self._claimed_elsewhere and time.monotonic() > give_up:
+                raise ShardBusyError(
+                    f"{len(self._claimed_elsewhere)} texts are claimed by another shard.",
+                    why=f"It did not embed them within {patience:g} seconds.",
+                    fix="Let it finish, or end it: its claims are void once its process is gone.",
+                )
             if self._claimed_elsewhere:
-                if not said:
-                    self._run.say(f"Waiting for {len(left)} texts that another shard embeds.")
-                    said = True
                 time.sleep(_PATIENCE_SECONDS)
 
     def _embed(self, texts: Sequence[WantedText]) -> None:
         unanswered = {text.input_hash for text in texts}
+        try:
+            self._refuse_to_overspend(sum(text.tokens for text in texts))
+        except CostLimitError:
+            self._store.release(sorted(unanswered))
+            raise
         outcomes = embed_all(
             self._embedder,
             [Text(text.text, text.tokens) for text in texts],

@@ -111,7 +111,7 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
     added = changed = quarantined = touched = chunks = 0
     with ExitStack() as stack:
         listing_connection = stack.enter_context(run.database.session())
-        listing = Listing(listing_connection, source_id, shard)
+        listing = Listing(listing_connection, shard, source_id=source_id)
         found = listing.fill(source.entries())
         reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))
         candidates = listing.to_read(recipe_id, conditions, everything=run.verify)

@@ -54,7 +54,8 @@ where c.revision_id = any(:revision_ids)
         select from kb.chunk other
         where other.input_hash = c.input_hash and other.revision_id <> all(:revision_ids)
     )
-on conflict (input_hash) do nothing;
+order by c.input_hash
+on conflict (input_hash) do update set since = excluded.since;
 
 -- name: delete_revisions(revision_ids)
 delete from kb.document_revision where id = any(:revision_ids);
@@ -139,9 +140,9 @@ with placed as (
     select d.id,
         case
             when d.vanished_at is not null then 'vanishing'
+            when d.missing_since is not null then 'pending'
             when q.document_id is not null then 'quarantined'
-            when d.pending_revision_id is not null or d.missing_since is not null
-                or d.live_revision_id is null then 'pending'
+            when d.pending_revision_id is not null or d.live_revision_id is null then 'pending'
             else 'live'
         end as place,
         d.missing_since is not null as missing,

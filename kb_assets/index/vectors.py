@@ -123,7 +123,9 @@ def _maintain(database: Database, space: Space, collected: int) -> VectorIndexRe
         vectors = _count(connection, "count_vectors", embeddings=space.table)
         memory_bytes, fits = _memory(space, vectors)
         action = _needed(connection, space, vectors, collected)
-        if action != "none":
+        if action == "none":
+            action = "repaired" if _drop_leftovers(connection, space) else "none"
+        else:
             _build(connection, space, memory_bytes)
         size = connection.execute(
             _statements("index_bytes"), {"index": f"{space.table[0]}.{index_name(space)}"}
@@ -170,7 +172,7 @@ def _needed(connection: psycopg.Connection[Any], space: Space, vectors: int, col
         return "none"
     if not states:
         return "built"
-    if not is_fit(space, states) or len(states) > 1:
+    if not is_fit(space, states):
         return "repaired"
     return "rebuilt" if collected > _REBUILD_SHARE * (vectors + collected) else "none"
 
@@ -179,10 +181,8 @@ def _build(connection: psycopg.Connection[Any], space: Space, memory_bytes: int)
     """Build a new index beside the old, then let it take the old one's name at once."""
     schema, _ = space.table
     final, fresh = index_name(space), f"{index_name(space)}_new"
-    fit = is_fit(space, index_states(connection, space))
-    for state in index_states(connection, space):
-        if not (fit and state.name == final):
-            connection.execute(_statements("drop_vector_index", index=(schema, state.name)))
+    _drop_leftovers(connection, space)
+    fit = bool(index_states(connection, space))
     connection.execute(
         "select set_config('maintenance_work_mem', %s, false),"
         " set_config('max_parallel_maintenance_workers', %s, false)",
@@ -203,6 +203,17 @@ def _build(connection: psycopg.Connection[Any], space: Space, memory_bytes: int)
         connection.execute(_statements("rename_vector_index", index=(schema, fresh), name=final))
     connection.execute(_statements("drop_vector_index", index=(schema, old)))
     connection.execute(_statements("analyze_vectors", embeddings=space.table))
+
+
+def _drop_leftovers(connection: psycopg.Connection[Any], space: Space) -> int:
+    """Drop every index but the one that is fit, and return how many there were."""
+    schema, _ = space.table
+    states = index_states(connection, space)
+    kept = {index_name(space)} if is_fit(space, states) else set()
+    leftovers = [state.name for state in states if state.name not in kept]
+    for name in leftovers:
+        connection.execute(_statements("drop_vector_index", index=(schema, name)))
+    return len(leftovers)
 
 
 def _memory(space: Space, vectors: int) -> tuple[int, bool]:

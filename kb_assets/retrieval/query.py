@@ -1,5 +1,7 @@
 """What a search is asked: a text and typed filters, turned into bound conditions."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +9,15 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from kb_assets.documents.front_matter import JSON, plain_int
+from kb_assets.documents.normalise import normalise
 from kb_assets.errors import SettingsError
 
 MAX_HITS = 1000
 MAX_QUERY_CHARACTERS = 32_000
+
+_DEEPEST = 32
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +28,28 @@ class Filters:
         sources: They come from one of these.
         path_prefix: Their path starts with this.
         tags: They have all of these.
-        metadata: They have all of these keys with exactly these values.
+        metadata: They contain this: a key with a text, number, truth value or None has exactly
+            that; one with a list has a list with at least these items, in any order; one with
+            an object has an object that contains that one, so that `{}` is any object.
+
+    Tags and metadata are normalised as those of documents are.
+
+    Raises:
+        SettingsError: No document can be asked for this: a name or path with a null character
+            or half a character, or metadata that is not JSON.
     """
 
     sources: tuple[str, ...] = ()
     path_prefix: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for text in (*self.sources, self.path_prefix):
+            _require_storable(text)
+        tags = tuple(normalise(tag).strip() for tag in self.tags)
+        object.__setattr__(self, "tags", tags)
+        object.__setattr__(self, "metadata", _json(self.metadata))
 
     def condition(self) -> tuple[sql.Composable, dict[str, Any]]:
         """Return the condition over tables s, d and r, and its parameters; all values are bound."""
@@ -44,7 +66,7 @@ class Filters:
             named["tags"] = list(self.tags)
         if self.metadata:
             parts.append(sql.SQL("r.metadata @> %(metadata)s"))
-            named["metadata"] = Jsonb(dict(self.metadata))
+            named["metadata"] = Jsonb(self.metadata)
         return (sql.SQL(" and ").join(parts) if parts else sql.SQL("true")), named
 
 
@@ -80,3 +102,41 @@ class Query:
             raise SettingsError(
                 f"{self.limit} hits cannot be returned.", why=f"The limit is 1 to {MAX_HITS}."
             )
+
+
+def _require_storable(text: str) -> None:
+    if _NOT_STORABLE.search(text):
+        raise SettingsError(
+            f"{text!a} cannot be filtered by.",
+            why="It has a null character, or half a character: no source or path has.",
+            fix="Give the name or the path as `kb status` shows it.",
+        )
+
+
+def _json(value: Any, depth: int = 0) -> JSON:  # noqa: ANN401
+    """Return a value as documents' metadata would hold it."""
+    if depth > _DEEPEST:
+        raise _not_json(f"It is nested more than {_DEEPEST} deep, as no metadata is.")
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return normalise(value)
+        case int():
+            return plain_int(value)
+        case float() if math.isfinite(value):
+            return value
+        case list():
+            return [_json(item, depth + 1) for item in value]
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {normalise(key): _json(item, depth + 1) for key, item in value.items()}
+    raise _not_json(f"It holds {ascii(value)[:100]}, of type {type(value).__name__}.")
+
+
+def _not_json(why: str) -> SettingsError:
+    return SettingsError(
+        "The metadata cannot be filtered by.",
+        why=why,
+        fix="Give keys that are text, and values that are text, finite numbers, true, false, "
+        "null, lists or objects; of a date, its text such as 2026-01-31.",
+    )

@@ -76,11 +76,15 @@ def search(database: Database, space: Space, embedder: Embedder, query: Query) -
     with database.transaction() as connection:
         _prepare(connection, query.limit)
         rows = connection.execute(
-            _statements("search_index", embeddings=space.table, condition=condition), named
+            _statements("search_index", embeddings=space.table, condition=condition),
+            named,
+            prepare=False,
         ).fetchall()
         if len(rows) < query.limit:
             rows = connection.execute(
-                _statements("search_exactly", embeddings=space.table, condition=condition), named
+                _statements("search_exactly", embeddings=space.table, condition=condition),
+                named,
+                prepare=False,
             ).fetchall()
     return tuple(_hit(row) for row in rows)
 

@@ -11,7 +11,6 @@ import pytest
 
 from kb_assets import KnowledgeBase
 from kb_assets.database.connect import DAGSTER_VARIABLE
-from kb_assets.database.run import Run
 from kb_assets.defs.instance import dagster_instance
 from kb_assets.defs.launch import run_index
 from kb_assets.errors import CostLimitError, DatabaseUnavailableError, SourceError
@@ -128,10 +127,10 @@ def test_a_source_that_fails_keeps_no_other_from_being_indexed(kb: KnowledgeBase
 def test_an_error_is_told_in_dagsters_history_and_is_final(
     kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(run: Run, *_: object) -> None:
+    def refuse(*_: object) -> None:
         raise CostLimitError("It costs too much.", why="It is dear.", fix="Pay.")
 
-    monkeypatch.setattr("kb_assets.embeddings.stage._refuse_to_overspend", refuse)
+    monkeypatch.setattr("kb_assets.embeddings.stage._Filling.start", refuse)
 
     done = index(kb)
 

@@ -20,12 +20,12 @@ from kb_assets.settings import Settings
 
 def make_batches_small(documents: int) -> None:
     """Let a small corpus take as many transactions as a large one."""
-    from kb_assets.chunks import stage
+    from kb_assets.chunks import store
     from kb_assets.documents import reading
     from kb_assets.index import publish
 
     reading.MAX_BATCH_DOCUMENTS = documents
-    stage.MAX_BATCH_REVISIONS = documents
+    store.MAX_REVISIONS = documents
     publish.MAX_DOCUMENTS = documents
 
 

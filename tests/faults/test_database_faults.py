@@ -36,7 +36,7 @@ def kb(
 ) -> KnowledgeBase:
     for limit in (
         "documents.reading.MAX_BATCH_DOCUMENTS",
-        "chunks.stage.MAX_BATCH_REVISIONS",
+        "chunks.store.MAX_REVISIONS",
         "index.publish.MAX_DOCUMENTS",
     ):
         monkeypatch.setattr(f"kb_assets.{limit}", 5)

@@ -9,7 +9,7 @@ import pytest
 
 from kb_assets.chunks.plan import chunk_revision, recipe_of, split_settings
 from kb_assets.chunks.stage import chunk_documents
-from kb_assets.chunks.store import ChunkStore, find_unsplit
+from kb_assets.chunks.store import ChunkStore, unsplit_groups
 from kb_assets.database.lease import Lease
 from kb_assets.documents.batch import Batch, Refused
 from kb_assets.documents.listing import Listing
@@ -107,7 +107,7 @@ def listed(kb: KnowledgeBase, lease: Lease) -> Iterator[tuple[Batch, Listing]]:
         kb.database.session() as connection,
         Reader(opened, source, kb.settings.limits, recipe_id) as reader,
     ):
-        listing = Listing(connection, lease.source_id, NOTES)
+        listing = Listing(connection, NOTES, source_id=lease.source_id)
         listing.fill(opened.entries())
         group = list(listing.to_read(recipe_id, b"", everything=False))
         yield reader.read(group), listing
@@ -151,7 +151,7 @@ def save_chunks(kb: KnowledgeBase, lease: Lease) -> None:
     settings = split_settings(kb.settings.splitting)
     recipe = recipe_of(kb.settings.splitting)
     with kb.database.session() as connection:
-        unsplit = list(find_unsplit(connection, lease, recipe, settings))
+        (unsplit,) = unsplit_groups(connection, lease, recipe, settings, max_bytes=2**20)
     assert unsplit
     split = [(one, chunk_revision(one.job)) for one in unsplit]
     ChunkStore(kb.database, lease, b"").save(split, [])
@@ -161,7 +161,7 @@ def quarantine_a_revision(kb: KnowledgeBase, lease: Lease) -> None:
     settings = split_settings(kb.settings.splitting)
     with kb.database.session() as connection:
         recipe = recipe_of(kb.settings.splitting)
-        unsplit = list(find_unsplit(connection, lease, recipe, settings))
+        (unsplit,) = unsplit_groups(connection, lease, recipe, settings, max_bytes=2**20)
     refused = [(one, DocumentError("too_slow", "It took too long.")) for one in unsplit]
     ChunkStore(kb.database, lease, b"").save([], refused)
 
