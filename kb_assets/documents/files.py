@@ -30,6 +30,7 @@ MAX_PATH_BYTES = 2000
 
 _RACY_NS = 2_000_000_000
 _PATH_TOO_LONG = "path_too_long"
+_SHOWN_BYTES = 150
 
 
 class LocalFolder:
@@ -177,7 +178,7 @@ def _entry(path: str, status: os.stat_result | str, now: int) -> Entry:
     raw = os.fsencode(path)
     escaped = raw.decode(errors="backslashreplace")
     if len(escaped.encode()) > MAX_PATH_BYTES:
-        start = escaped.encode()[: MAX_PATH_BYTES // 2].decode(errors="ignore")
+        start = escaped.encode()[:_SHOWN_BYTES].decode(errors="ignore")
         digest = hashlib.sha256(raw).hexdigest()
         return Entry(f"./{start}…{digest}", None, 0, problem=_PATH_TOO_LONG)
     try:

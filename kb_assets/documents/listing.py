@@ -15,9 +15,6 @@ from kb_assets.fingerprints import Shard, slot
 
 _statements = Statements.beside(__file__)
 
-UNKNOWN = -1
-"""The id of a source or a shard that no run has registered yet."""
-
 _PAGE = 1000
 
 _LISTING = {
@@ -62,15 +59,9 @@ class Listing:
     """
 
     def __init__(
-        self,
-        connection: psycopg.Connection[Any],
-        shard: Shard,
-        *,
-        source_id: int = UNKNOWN,
-        shard_id: int = UNKNOWN,
+        self, connection: psycopg.Connection[Any], shard: Shard, *, source_id: int
     ) -> None:
         self._connection = connection
-        self._shard_id = shard_id
         self._named = {
             "source_id": source_id,
             "slot_low": shard.slot_low,
@@ -79,25 +70,26 @@ class Listing:
         self._shard = shard
 
     def fill(self, entries: Iterable[Entry]) -> int:
-        """Store the shard's entries, and return how many there are."""
+        """Store what a source lists, and return how many entries are the shard's own."""
         self._connection.execute(_statements("create_listing"))
-        rows = (
-            (
-                entry.path,
-                slot(entry.path),
-                entry.token,
-                entry.size_bytes,
-                entry.sidecar,
-                entry.problem,
-            )
-            for entry in entries
-            if self._shard.owns(entry.path)
-        )
-        count = copy_rows(
-            self._connection, "listing", list(_LISTING), list(_LISTING.values()), rows
-        )
+        own = 0
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            nonlocal own
+            for entry in entries:
+                own += self._shard.owns(entry.path)
+                yield (
+                    entry.path,
+                    slot(entry.path),
+                    entry.token,
+                    entry.size_bytes,
+                    entry.sidecar,
+                    entry.problem,
+                )
+
+        copy_rows(self._connection, "listing", list(_LISTING), list(_LISTING.values()), rows())
         self._connection.execute(_statements("analyze_listing"))
-        return count
+        return own
 
     def to_read(
         self, recipe_id: int, conditions: bytes, *, everything: bool
@@ -122,8 +114,7 @@ class Listing:
 
     def absence(self) -> Absence:
         """Return what the shard had and the listing does not show."""
-        named = self._named | {"shard_id": self._shard_id}
-        rows = self._connection.execute(_statements("find_missing"), named).fetchall()
+        rows = self._connection.execute(_statements("find_missing"), self._named).fetchall()
         live = self._connection.execute(_statements("count_live"), self._named).fetchone()
         assert live is not None
         return Absence(

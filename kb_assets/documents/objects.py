@@ -16,6 +16,7 @@ from typing import Any
 import obstore
 from obstore import exceptions, store
 
+from kb_assets.documents.files import MAX_PATH_BYTES
 from kb_assets.documents.pairing import Object, paired
 from kb_assets.documents.patterns import Patterns
 from kb_assets.documents.refusals import blame_sidecar, refusal, too_large
@@ -83,7 +84,10 @@ class ObjectStorePrefix:
 
     def entries(self) -> Iterator[Entry]:
         """List the documents, a page at a time; see `DocumentSource.entries`."""
-        return paired(self._objects(), self._patterns.want)
+        for entry in paired(self._objects(), self._patterns.want):
+            if len(entry.path.encode()) > MAX_PATH_BYTES:
+                raise self._too_long(entry.path)
+            yield entry
 
     def read(self, entry: Entry) -> Content:
         """Read one document; see `DocumentSource.read`."""
@@ -97,6 +101,13 @@ class ObjectStorePrefix:
                 return Content(content, None, token)
             raise blame_sidecar(error, entry.path) from error
         return Content(content, beside, joint_token(token, version))
+
+    def _too_long(self, path: str) -> SourceError:
+        return SourceError(
+            f"{self._uri} holds an object whose key is too long: {path[:200]}…",
+            why=f"It has {len(path.encode()):,} bytes; {MAX_PATH_BYTES:,} are allowed.",
+            fix="Rename the object, or exclude it.",
+        )
 
     def _objects(self) -> Iterator[Object]:
         try:

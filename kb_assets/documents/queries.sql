@@ -22,6 +22,7 @@ on conflict (fingerprint) do nothing;
 select id from kb.processing_recipe where fingerprint = :fingerprint;
 
 -- name: create_listing()
+-- What a source lists, with the paths of other shards: what moved there is not lost.
 create temporary table listing (
     path text collate "C" primary key,
     slot smallint not null,
@@ -54,7 +55,7 @@ create temporary table to_read (
     judge_again boolean not null
 );
 
--- name: find_to_read(source_id, everything, recipe_id, conditions)
+-- name: find_to_read(everything, conditions, source_id, slot_low, slot_high, recipe_id)
 -- Entries whose content may differ from what was last read, or is to be judged anew: set down
 -- once, and read page by page, so that no transaction is open while documents are parsed.
 insert into to_read (
@@ -69,11 +70,14 @@ left join kb.document d on d.source_id = :source_id and d.path = l.path
 left join kb.document_version v on v.document_id = d.id
 left join kb.document_revision live on live.id = d.live_revision_id
 left join kb.quarantine q on q.document_id = d.id
-where :everything
-    or v.token is null
-    or v.token is distinct from l.token
-    or v.recipe_id <> :recipe_id
-    or q.conditions <> :conditions
+where l.slot >= :slot_low and l.slot < :slot_high
+    and (
+        :everything
+        or v.token is null
+        or v.token is distinct from l.token
+        or v.recipe_id <> :recipe_id
+        or q.conditions <> :conditions
+    )
 order by l.path;
 
 -- name: read_page(after, limit)
@@ -84,28 +88,27 @@ where number > :after
 order by number
 limit :limit;
 
--- name: count_returned(source_id)
+-- name: count_returned(source_id, slot_low, slot_high)
 select count(*)
 from kb.document d
 join listing l on l.path = d.path
-where d.source_id = :source_id
+where d.source_id = :source_id and l.slot >= :slot_low and l.slot < :slot_high
     and (d.missing_since is not null or d.vanished_at is not null);
 
--- name: welcome_back(source_id)
+-- name: welcome_back(source_id, slot_low, slot_high)
 -- What is listed is neither missing nor vanished, whatever an earlier run thought.
 update kb.document d
 set missing_since = null, vanished_at = null
 from listing l
 where d.source_id = :source_id and d.path = l.path
+    and l.slot >= :slot_low and l.slot < :slot_high
     and (d.missing_since is not null or d.vanished_at is not null);
 
--- name: find_missing(source_id, slot_low, slot_high, shard_id)
+-- name: find_missing(source_id, slot_low, slot_high)
 -- Documents of the shard that are not listed. One is moved, not lost, if its content stands
--- under a path that was listed, or under one that another shard has found since this one was
--- last listed: an older copy elsewhere may be gone as well.
+-- under a path that is listed now, in this shard or another: a copy elsewhere may be gone as well.
 with missing as (
-    select d.id, d.live_revision_id is not null as seen_by_readers, d.missing_since,
-        v.content_hash
+    select d.id, d.live_revision_id is not null as seen_by_readers, v.content_hash
     from kb.document d
     left join kb.document_version v on v.document_id = d.id
     where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
@@ -118,20 +121,8 @@ select m.id, m.seen_by_readers,
         from kb.document_version v
         join kb.document d on d.id = v.document_id
         where v.content_hash = m.content_hash and d.source_id = :source_id
-            and d.vanished_at is null and v.document_id <> m.id
-            and (
-                exists (select from listing l where l.path = d.path)
-                or not (d.slot >= :slot_low and d.slot < :slot_high)
-                    and d.missing_since is null
-                    and d.created_at > coalesce(
-                        (
-                            select least(s.listed_at, m.missing_since)
-                            from kb.shard s
-                            where s.id = :shard_id
-                        ),
-                        'infinity'
-                    )
-            )
+            and d.vanished_at is null
+            and exists (select from listing l where l.path = d.path)
     ) as moved
 from missing m;
 

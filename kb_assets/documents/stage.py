@@ -115,7 +115,7 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
         lease = stack.enter_context(run.lease(shard))
         store = DocumentStore(run.database, lease, conditions)
         connection = stack.enter_context(run.database.session())
-        listing = Listing(connection, shard, source_id=lease.source_id, shard_id=lease.shard_id)
+        listing = Listing(connection, shard, source_id=lease.source_id)
         found = listing.fill(source.entries())
         tally.returned = listing.welcome_back(lease)
         reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))

@@ -1,14 +1,17 @@
 """Sources that fail and files that cannot be read: one document's trouble is that document's."""
 
 import os
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from kb_assets.chunks.plan import recipe_of
+from kb_assets.chunks.plan import chunk_revision, recipe_of
 from kb_assets.chunks.stage import chunk_documents
+from kb_assets.documents.parse import parse_job
 from kb_assets.documents.stage import read_documents
 from kb_assets.errors import SourceError
 from kb_assets.fingerprints import Shard
@@ -267,4 +270,60 @@ def test_content_that_changes_again_before_it_was_published_goes_live_once(
     report = knowledge_base.index().shards[0]
     assert (report.published.replaced, report.embedded[0].embedded) == (1, 1)
     assert "quolls" in knowledge_base.search("quolls")[0].text
+    assert_sound(knowledge_base, hash_vector)
+
+
+LONG_FOLDERS = "/".join(["d" * 200] * 12)
+STOPPED_THE_SOURCE: dict[str, bytes] = {
+    "prose.md": b"---\ntags: " + b"prose without commas " * 600 + b"\n---\nAll about tags.\n",
+    "code.md": b"---\ntags: [" + b64encode(bytes(range(256)) * 12) + b"]\n---\nAll about tags.\n",
+    "bool.md": b"---\ndraft: !!bool maybe\n---\nAll about drafts.\n",
+    "int.md": b'---\nx: !!int ""\n---\nAll about numbers.\n',
+    "time.md": b"---\nx: !!timestamp foo\n---\nAll about time.\n",
+}
+
+
+def test_long_tags_long_paths_and_odd_values_stop_no_other_document(
+    knowledge_base: KnowledgeBase, folder: Path
+) -> None:
+    write(folder, 3)
+    for name, content in STOPPED_THE_SOURCE.items():
+        (folder / name).write_bytes(content)
+    (folder / LONG_FOLDERS).mkdir(parents=True)
+    (folder / LONG_FOLDERS / "a.md").write_text("All about depth.\n")
+    knowledge_base.index()
+    assert found(knowledge_base) == {"000.md", "001.md", "002.md"}
+    (long,) = reasons(knowledge_base).keys() - STOPPED_THE_SOURCE.keys()
+    expected = dict.fromkeys(STOPPED_THE_SOURCE, "front_matter") | {long: "path_too_long"}
+    assert reasons(knowledge_base) == expected
+    assert_sound(knowledge_base, hash_vector)
+
+
+@pytest.mark.parametrize(
+    ("function", "stage"),
+    [
+        ("kb_assets.documents.reading.parse_job", "parse"),
+        ("kb_assets.chunks.stage.chunk_revision", "split"),
+    ],
+)
+def test_a_bug_met_in_the_run_s_own_process_costs_one_document(
+    knowledge_base: KnowledgeBase,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    stage: str,
+) -> None:
+    write(folder, 3)
+    real = {"parse": parse_job, "split": chunk_revision}[stage]
+
+    def fail(job: Any) -> Any:
+        if "subject1" in repr(job):
+            raise ZeroDivisionError("a bug")
+        return real(job)
+
+    monkeypatch.setattr(function, fail)
+    knowledge_base.index()
+    assert reasons(knowledge_base) == {"001.md": "parser_failed"}
+    assert found(knowledge_base) == {"000.md", "002.md"}
+    assert rows_of(knowledge_base, "select stage from kb.quarantine") == [(stage,)]
     assert_sound(knowledge_base, hash_vector)

@@ -473,3 +473,16 @@ def test_a_root_that_may_not_be_read_is_an_error(public: Path) -> None:
     write(public, "root/a.md")
     (public / "root").chmod(0)
     assert as_nobody(public / "root", LIST) == "SourceError"
+
+
+def test_a_path_too_long_for_an_index_is_listed_shortened_and_refused(tmp_path: Path) -> None:
+    deep = "/".join(["d" * 249] * 8)
+    write(tmp_path, f"{deep}/a.md", f"{deep}/b.md", "c.md")
+    source = folder(tmp_path)
+    entries = listed(source)
+    refused = [entry for entry in entries.values() if entry.problem is not None]
+    assert len(entries) == 3
+    assert len(refused) == 2
+    for entry in refused:
+        assert len(entry.path.encode()) < 2000
+        assert reason(source, entry) == "path_too_long"

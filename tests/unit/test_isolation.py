@@ -12,7 +12,9 @@ import pytest
 from kb_assets import isolation
 from kb_assets.documents.parse import ParsedDocument
 from kb_assets.errors import DocumentError, PermanentError
+from kb_assets.isolated import attempt
 from kb_assets.isolation import IsolatedWorker
+from tests.unit.hostile_functions import behave
 
 BEHAVE = "hostile_functions:behave"
 MB = 1024 * 1024
@@ -247,3 +249,21 @@ def test_documents_are_parsed_in_a_worker() -> None:
     assert isinstance(html, ParsedDocument)
     assert isinstance(binary, DocumentError)
     assert (text.title, html.title, html.text, binary.reason) == ("One", "T", "Hello", "binary")
+
+
+@pytest.mark.parametrize("what", ["echo", "refuse", "fail", "recurse"])
+def test_an_attempt_without_a_worker_comes_to_the_same(what: str) -> None:
+    item: Item = (what, "argument")
+    here = attempt(behave, item)
+    with worker() as isolated:
+        ((_, there),) = isolated.map([item])
+    assert str(here) == str(there)
+    assert getattr(here, "reason", None) == getattr(there, "reason", None)
+
+
+def test_an_attempt_lets_a_lack_of_memory_through() -> None:
+    def starve(_: object) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        attempt(starve, None)

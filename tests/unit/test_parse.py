@@ -119,6 +119,23 @@ def test_tags_are_a_list_or_a_string_with_commas(tags: str, expected: tuple[str,
     assert markdown(f"---\ntags: {tags}\n---\n").tags == expected
 
 
+def test_a_tag_too_long_for_an_index_is_refused() -> None:
+    assert markdown(f"---\ntags: {'x' * 500}\n---\n").tags == ("x" * 500,)
+    prose = ("tags: " + "prose without commas " * 600).encode()
+    assert reason("a.md", b"---\n" + prose + b"\n---\ntext") == "front_matter"
+    assert reason("a.md", b"text", prose) == "sidecar"
+    assert reason("a.md", f"---\ntags: {'ü' * 251}\n---\n".encode()) == "front_matter"
+
+
+@pytest.mark.parametrize(
+    "value", ["!!bool maybe", '!!int ""', '!!float ""', "!!timestamp foo", "!!binary ü"]
+)
+def test_a_value_that_is_not_of_its_yaml_type_is_refused(value: str) -> None:
+    said = f"x: {value}\n".encode()
+    assert reason("a.md", b"---\n" + said + b"---\ntext") == "front_matter"
+    assert reason("a.md", b"text", said) == "sidecar"
+
+
 def test_a_sidecar_adds_to_front_matter_and_wins() -> None:
     document = markdown("---\na: 1\nb: 2\ntags: [x]\n---\ntext", "b: 3\nc: 4\ntags: y, z")
     assert document.metadata == {"a": 1, "b": 3, "c": 4, "tags": "y, z"}
