@@ -222,7 +222,8 @@ class KnowledgeBase:
             sources: Only documents of one of these sources.
             path_prefix: Only documents whose path starts with this.
             tags: Only documents with all of these tags.
-            metadata: Only documents with all of these values.
+            metadata: Only documents whose metadata contains this: equal values, and for lists
+                and objects at least what is given.
 
         Raises:
             SettingsError: It cannot be searched for, or a source does not exist.

@@ -179,8 +179,10 @@ def _leftovers(settings: Settings, database: Database) -> Iterator[Finding]:
             (named,),
         ).fetchall()
     for name, documents in rows:
-        words = f"source {name} is not in kb.toml any more; {documents:,} of its documents answer"
-        fix = "Put it back, or give it an empty folder and run `kb index --confirm-deletes`."
+        words = (
+            f"source {name} is not in kb.toml any more; {documents:,} documents are kept unsearched"
+        )
+        fix = "Put it back; or let it name an empty folder, and run `kb index --confirm-deletes`."
         yield Finding("leftovers", "warn", words, fix)
     for space in list_spaces(database):
         if space.state == "retired":

@@ -82,7 +82,7 @@ class LocalFolder:
         if entry.problem == _PATH_TOO_LONG:
             raise DocumentError(
                 _PATH_TOO_LONG,
-                "The document's path is too long.",
+                f"{entry.path} stands for a path that is too long.",
                 why=f"Below the source's folder, {MAX_PATH_BYTES:,} bytes are allowed.",
                 fix="Rename the document or its folders, or exclude it.",
             )

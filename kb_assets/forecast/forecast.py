@@ -20,7 +20,9 @@ from kb_assets.documents.stage import read_conditions
 from kb_assets.documents.store import find_recipe, find_source
 from kb_assets.embeddings.open import model_of, price_of
 from kb_assets.embeddings.space import Space, find_space
+from kb_assets.errors import DocumentError
 from kb_assets.fingerprints import Shard, input_text
+from kb_assets.isolated import attempt
 
 _statements = Statements.beside(__file__)
 
@@ -152,7 +154,8 @@ def _texts(run: Run, batch: Batch) -> Iterator[tuple[bytes, int]]:
     for one in batch.parsed:
         document = one.document
         job = SplitJob(0, document.title, document.media_type, document.text, settings)
-        for keyed in chunk_revision(job):
+        chunks = attempt(chunk_revision, job)
+        for keyed in () if isinstance(chunks, DocumentError) else chunks:
             text = input_text(document.title, keyed.chunk.heading_path, keyed.chunk.text)
             yield keyed.input_hash, count_tokens(text, settings.encoding)
 
