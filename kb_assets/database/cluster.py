@@ -5,6 +5,7 @@ Nothing here guards against other processes: `embedded` calls it under a lock.
 
 import logging
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -149,8 +150,10 @@ class Cluster:
             return
         self._end_orphans()
         account.own(self.log.parent)
-        unfinished = self.folder / "data.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
+        # A name of its own: an initdb whose parent was killed may still write to the last one.
+        for left in self.folder.glob("data.unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished = self.folder / f"data.unfinished-{secrets.token_hex(4)}"
         account.own(unfinished)
         locale = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
         result = account.run(

@@ -146,7 +146,10 @@ def test_a_start_that_was_killed_half_way_is_finished_by_the_next(home):
 def reached(step, home, process):
     if step == "ready":
         return cluster(home).state() == "ready"
-    programs = [Path(child.name()).name for child in process.children(recursive=True)]
+    try:
+        programs = [Path(child.name()).name for child in process.children(recursive=True)]
+    except psutil.NoSuchProcess:  # a child that ended while it was looked at
+        return False
     return step in programs
 
 
