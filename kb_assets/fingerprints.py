@@ -6,7 +6,6 @@ every stored value wrong, so each has a test with a literal result.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,6 @@ INPUT_TEXT_VERSION = 1
 
 SLOTS = 4096
 """How many slots the documents of a source fall into."""
-
-_SHARD_KEY = re.compile(r"(?P<source>.+?)(?:-(?P<number>\d{2,4})-of-(?P<of>\d{2,4}))?")
 
 
 def content_hash(content: bytes, sidecar: bytes | None = None) -> bytes:
@@ -100,20 +97,6 @@ class Shard:
     def owns(self, path: str) -> bool:
         """Say whether a path's slot lies in this shard."""
         return self.slot_low <= slot(path) < self.slot_high
-
-    @classmethod
-    def from_key(cls, key: str) -> "Shard":
-        """Return the shard a partition key names.
-
-        Raises:
-            SettingsError: The numbers in the key make no shard.
-        """
-        match = _SHARD_KEY.fullmatch(key)
-        if match is None:
-            raise SettingsError(f"{key!r} is not the key of a shard.")
-        if match["of"] is None:
-            return cls(match["source"])
-        return cls(match["source"], int(match["number"]), int(match["of"]))
 
 
 def shards_of(source: str, count: int) -> tuple[Shard, ...]:

@@ -35,9 +35,6 @@ create temporary table listing (
 -- name: analyze_listing()
 analyze listing;
 
--- name: count_listing()
-select count(*) from listing;
-
 -- name: create_to_read()
 create temporary table to_read (
     number bigint generated always as identity primary key,

