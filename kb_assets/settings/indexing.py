@@ -1,31 +1,13 @@
-"""What a knowledge base is made of: `kb.toml`, overridden by `KB_*` variables, read once.
+"""The sections that say what is indexed, and how."""
 
-Nested keys are written with two underscores: `KB_EMBEDDING__PROVIDER=openai`.
-Secrets are never settings: the provider's key is read from the variable that
-`embedding.api_key_variable` names, at the moment it is needed.
-"""
-
-import os
 import re
-import tomllib
-from contextvars import ContextVar
-from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, field_validator, model_validator
 
-from kb_assets.errors import SettingsError
 from kb_assets.fingerprints import Shard, shards_of
-
-CONFIG_VARIABLE = "KB_CONFIG"
-"""The variable that names another file than `kb.toml` in the current folder."""
+from kb_assets.settings.retrieval import Language
+from kb_assets.settings.section import Section
 
 DOCUMENT_PATTERNS = (
     "**/*.md",
@@ -37,16 +19,10 @@ DOCUMENT_PATTERNS = (
     "**/*.pdf",
 )
 
-_config_file: ContextVar[Path | None] = ContextVar("_config_file", default=None)
-
 _OBJECT_STORES = ("s3://", "gs://", "az://")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceSettings(_Section):
+class SourceSettings(Section):
     """One place documents come from.
 
     Attributes:
@@ -55,6 +31,7 @@ class SourceSettings(_Section):
         uri: A folder (relative to `kb.toml`), or `s3://`, `gs://`, `az://` with a prefix.
         include: Patterns a path must match one of; `**` crosses folders.
         exclude: Patterns that take paths out again.
+        language: Whose stemming and stop words its texts have; empty means `search.language`.
         shards: How many runs may work on the source at once.
         max_document_bytes: Larger documents go to quarantine unread.
         options: Settings of the object store's client, such as `endpoint` or `region`; no secrets.
@@ -65,6 +42,7 @@ class SourceSettings(_Section):
     uri: str
     include: tuple[str, ...] = DOCUMENT_PATTERNS
     exclude: tuple[str, ...] = ()
+    language: Language | Literal[""] = ""
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
     max_document_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     options: dict[str, str] = Field(default_factory=dict)
@@ -90,7 +68,7 @@ class SourceSettings(_Section):
         return shards_of(self.name, self.shards)
 
 
-class SplittingSettings(_Section):
+class SplittingSettings(Section):
     """How documents become chunks. A change makes new revisions of all documents.
 
     Attributes:
@@ -114,7 +92,7 @@ class SplittingSettings(_Section):
         return self
 
 
-class EmbeddingSettings(_Section):
+class EmbeddingSettings(Section):
     """Which model turns texts into vectors. A change of model fills a new space.
 
     Attributes:
@@ -159,7 +137,7 @@ class EmbeddingSettings(_Section):
         return provider
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """What stops a run before it does harm.
 
     Attributes:
@@ -179,7 +157,7 @@ class LimitSettings(_Section):
     parse_memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
 
 
-class ScheduleSettings(_Section):
+class ScheduleSettings(Section):
     """When the index is brought up to date by itself.
 
     Attributes:
@@ -191,125 +169,3 @@ class ScheduleSettings(_Section):
     cron: str = "*/15 * * * *"
     timezone: str = "UTC"
     enabled: bool = False
-
-
-class Settings(BaseSettings):
-    """Everything a knowledge base can be told, frozen.
-
-    Attributes:
-        sources: The places documents come from.
-        splitting: How documents become chunks.
-        embedding: Which model turns texts into vectors.
-        limits: What stops a run before it does harm.
-        schedule: When the index is brought up to date by itself.
-        owners: Who answers for the assets: e-mail addresses or `team:name`.
-        database_url: PostgreSQL for the writer; empty starts the embedded server.
-        read_database_url: Where searches go; empty means `database_url`.
-        migration_database_url: Who may change the schema; empty means `database_url`.
-        home: Where the embedded server and Dagster keep their state.
-        root: The folder of `kb.toml`, that relative paths start from.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="KB_", env_nested_delimiter="__", frozen=True, extra="forbid"
-    )
-
-    sources: tuple[SourceSettings, ...] = ()
-    splitting: SplittingSettings = SplittingSettings()
-    embedding: EmbeddingSettings = EmbeddingSettings()
-    limits: LimitSettings = LimitSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    owners: tuple[str, ...] = ("team:knowledge",)
-    database_url: str = ""
-    read_database_url: str = ""
-    migration_database_url: str = ""
-    home: Path = Path(".kb")
-    root: Path = Path()
-
-    @model_validator(mode="after")
-    def _source_names_are_unique(self) -> "Settings":
-        names = [source.name for source in self.sources]
-        repeated = {name for name in names if names.count(name) > 1}
-        if repeated:
-            raise ValueError(f"two sources have the same name: {', '.join(sorted(repeated))}")
-        return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let what is passed win over the environment, and the environment over `kb.toml`."""
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=_config_file.get())
-        return init_settings, env_settings, toml
-
-    @classmethod
-    def load(cls, config: Path | None = None, **overrides: Any) -> "Settings":  # noqa: ANN401
-        """Read the settings of the knowledge base in the current folder.
-
-        Args:
-            config: Another file than `$KB_CONFIG` or `./kb.toml`.
-            overrides: Top-level settings that win over file and environment.
-
-        Raises:
-            SettingsError: The file is missing, is not TOML, or says something impossible.
-        """
-        file = config or Path(os.environ.get(CONFIG_VARIABLE, "kb.toml"))
-        _require_readable(file)
-        token = _config_file.set(file)
-        try:
-            return cls(root=file.resolve().parent, **overrides)
-        except ValidationError as error:
-            raise SettingsError(
-                "The settings cannot be used.", why=_explain(error), fix="Correct kb.toml or KB_*."
-            ) from error
-        finally:
-            _config_file.reset(token)
-
-    @cached_property
-    def home_folder(self) -> Path:
-        """The absolute folder of the embedded server's and Dagster's state."""
-        return self.root.resolve() / self.home
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """Every shard of every source, in order."""
-        return tuple(shard for source in self.sources for shard in source.all_shards)
-
-    def source(self, name: str) -> SourceSettings:
-        """Return the source of that name.
-
-        Raises:
-            SettingsError: No source has it.
-        """
-        for source in self.sources:
-            if source.name == name:
-                return source
-        known = ", ".join(source.name for source in self.sources) or "none"
-        raise SettingsError(
-            f"There is no source {name!r}.", why=f"kb.toml names: {known}.", fix="Name one of them."
-        )
-
-
-def _require_readable(file: Path) -> None:
-    if not file.is_file():
-        raise SettingsError(
-            f"There is no {file}.",
-            why="A knowledge base is described by a file kb.toml.",
-            fix="Run `kb init`, change to its folder, or set KB_CONFIG.",
-        )
-    try:
-        tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not TOML.", why=str(error), fix="Correct it.") from error
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-        for problem in error.errors()
-    )
