@@ -59,6 +59,7 @@ class Server:
             reader=self.url(database, "kb_reader"),
             migrator=self.url(database, "kb_migrator"),
             dagster=self.url(database, "dagster"),
+            caller=self.url(database, "kb_caller"),
         )
 
     def make_template(self) -> None:
@@ -165,6 +166,7 @@ def make_settings(
             config,
             database_url=database_urls.writer,
             read_database_url=database_urls.reader,
+            caller_database_url=database_urls.caller,
             migration_database_url=database_urls.migrator,
             **overrides,
         )

@@ -15,6 +15,7 @@ from psycopg import IsolationLevel, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from kb_assets.database.row_security import CALLER
 from kb_assets.database.vectors import VectorTypes
 from kb_assets.errors import DatabaseRefusedError, DatabaseUnavailableError, SettingsError
 from kb_assets.settings import Settings
@@ -45,12 +46,16 @@ _LOST = (
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrls:
-    """Where each role connects. The URLs may hold passwords: they are left out of `repr`."""
+    """Where each role connects. The URLs may hold passwords: they are left out of `repr`.
+
+    Without a URL for callers, nobody can search as one.
+    """
 
     writer: str = field(repr=False)
     reader: str = field(repr=False)
     migrator: str = field(repr=False)
     dagster: str = field(repr=False)
+    caller: str = field(default="", repr=False)
 
 
 def resolve_urls(settings: Settings) -> DatabaseUrls:
@@ -73,15 +78,19 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         address = start_embedded(settings.home_folder)
         writer, reader = address.url("kb", "kb_writer"), address.url("kb", "kb_reader")
         migrator = address.url("kb", "kb_migrator")
+        caller = address.url("kb", CALLER)
         dagster = dagster or address.url("dagster", "dagster")
     else:
+        caller = ""
         writer = reader = migrator = settings.database_url
         dagster = dagster or _with_database(settings.database_url, "dagster")
+    caller = settings.caller_database_url or caller
     return DatabaseUrls(
         writer=_checked(writer),
         reader=_checked(settings.read_database_url or reader),
         migrator=_checked(settings.migration_database_url or migrator),
         dagster=_checked(dagster),
+        caller=_checked(caller) if caller else "",
     )
 
 

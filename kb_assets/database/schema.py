@@ -8,11 +8,13 @@ from sqlalchemy import (
     ARRAY,
     DDL,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -29,6 +31,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection
+
+from kb_assets.database.row_security import protect_rows
 
 SCHEMA = "kb"
 SPACE_SCHEMA = "kb_space"
@@ -99,6 +104,7 @@ document = Table(
     Column("missing_since", DateTime(timezone=True)),
     Column("vanished_at", DateTime(timezone=True)),
     _now("created_at"),
+    Column("live_tags", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     UniqueConstraint("source_id", "path"),
     Index(None, "source_id", "slot"),
     Index(
@@ -276,11 +282,133 @@ embedding_call = Table(
     comment="What was asked of embedding providers, and what it cost",
 )
 
-
-event.listen(
-    document_revision,
-    "after_create",
-    DDL(  # type: ignore[no-untyped-call]
-        "alter table kb.document_revision alter column text set storage external"
+lexical_source = Table(
+    "lexical_source",
+    metadata,
+    Column(
+        "source_id",
+        Integer,
+        ForeignKey("kb.source.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
     ),
+    Column("language", Text, nullable=False),
+    Column("analyser", Text, nullable=False),
+    Column("chunks", Integer, nullable=False, server_default=text("0")),
+    Column("tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("next_ordinal", Integer, nullable=False, server_default=text("0")),
+    Column("generation", Integer, nullable=False, server_default=text("0")),
+    Column("merged_generation", Integer, nullable=False, server_default=text("0")),
+    comment="What BM25 needs to know of a source as a whole; exact, changed by publishing",
 )
+
+lexical_document = Table(
+    "lexical_document",
+    metadata,
+    Column("source_id", Integer, nullable=False),
+    Column("first_ordinal", Integer, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("revision_id", BigInteger, nullable=False, unique=True),
+    Column("is_dead", Boolean, nullable=False, server_default=text("false")),
+    PrimaryKeyConstraint("source_id", "first_ordinal"),
+    ForeignKeyConstraint(["source_id"], ["kb.lexical_source.source_id"], ondelete="CASCADE"),
+    Index("lexical_document_dead_idx", "source_id", postgresql_where=text("is_dead")),
+    comment="Which ordinals of its source the chunks of a published revision have",
+)
+
+lexical_posting = Table(
+    "lexical_posting",
+    metadata,
+    Column("source_id", Integer, nullable=False),
+    Column("term", Text(collation="C"), nullable=False),
+    Column("block", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("ordinals", LargeBinary, nullable=False),
+    Column("counts", LargeBinary, nullable=False),
+    Column("lengths", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("source_id", "term", "block", "generation"),
+    ForeignKeyConstraint(["source_id"], ["kb.lexical_source.source_id"], ondelete="CASCADE"),
+    comment="Where a term occurs: little-endian arrays of uint16, uint8 and uint16",
+)
+
+index_state = Table(
+    "index_state",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("singleton", name="singleton"),
+    comment="Grows with everything that changes what a search may find",
+)
+
+search_cache = Table(
+    "search_cache",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index(None, "expires_at"),
+    prefixes=["UNLOGGED"],
+    comment="Answers to repeated searches, for those who have no Redis",
+)
+
+query_log = Table(
+    "query_log",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _now("asked_at"),
+    Column("caller", Text),
+    Column("question", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("space", Text),
+    Column("filters", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("seconds", JSONB, nullable=False),
+    Column("hits", JSONB, nullable=False),
+    Column("notes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Index(None, "asked_at"),
+    comment="What was asked and found, for as long as search.log_days says",
+)
+
+evaluation = Table(
+    "evaluation",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _now("evaluated_at"),
+    Column("run_id", Text, nullable=False),
+    Column("space_id", Integer, ForeignKey("kb.embedding_space.id", ondelete="CASCADE")),
+    Column("purpose", Text, nullable=False),
+    Column("questions_hash", LargeBinary, nullable=False),
+    Column("questions", Integer, nullable=False),
+    Column("metrics", JSONB, nullable=False),
+    Column("per_question", JSONB, nullable=False),
+    Column("seconds", JSONB, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reasons", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Index(None, "evaluated_at"),
+    CheckConstraint("purpose in ('quality', 'comparison')", name="purpose"),
+    CheckConstraint("verdict in ('holds', 'fails')", name="verdict"),
+    comment="How well golden questions were answered, and the verdict on it",
+)
+
+_EXTERNAL = {
+    "document_revision": ("text",),
+    "lexical_posting": ("ordinals", "counts", "lengths"),
+}
+"""What is read whole, and compresses badly beside its speed."""
+
+for _table, _columns in _EXTERNAL.items():
+    for _column in _columns:
+        event.listen(
+            metadata.tables[f"{SCHEMA}.{_table}"],
+            "after_create",
+            DDL(  # type: ignore[no-untyped-call]
+                f"alter table {SCHEMA}.{_table} alter column {_column} set storage external"
+            ),
+        )
+
+
+def _secure(_: MetaData, connection: Connection, **__: object) -> None:
+    protect_rows(connection.exec_driver_sql)
+
+
+event.listen(metadata, "after_create", _secure)

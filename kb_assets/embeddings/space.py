@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from kb_assets.database.connect import Database
+from kb_assets.database.row_security import protect_vectors
 from kb_assets.database.schema import SPACE_SCHEMA
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.embedder import Model
@@ -167,6 +168,7 @@ def _add_space(connection: psycopg.Connection[Any], model: Model, precision: Pre
     )
     if model.dimensions * _BYTES[precision] <= _INLINE_BYTES:
         connection.execute(_statements("keep_vectors_inline", embeddings=space.table))
+    protect_vectors(connection.execute, ".".join(space.table))
 
 
 def _space(row: tuple[Any, ...]) -> Space:

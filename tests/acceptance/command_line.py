@@ -86,6 +86,7 @@ def variables_of(urls: DatabaseUrls) -> dict[str, str]:
     return {
         "KB_DATABASE_URL": urls.writer,
         "KB_READ_DATABASE_URL": urls.reader,
+        "KB_CALLER_DATABASE_URL": urls.caller,
         "KB_MIGRATION_DATABASE_URL": urls.migrator,
         "KB_DAGSTER_DATABASE_URL": urls.dagster,
     }
