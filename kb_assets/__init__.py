@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kb_assets.embeddings.embedder import Answer, Embedder, Model
     from kb_assets.errors import KbError, PermanentError, TransientError
     from kb_assets.knowledge_base import KnowledgeBase
-    from kb_assets.retrieval.search import Hit
+    from kb_assets.retrieval.hits import Hit
     from kb_assets.settings import Settings
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 _HOMES = {
     "Answer": "kb_assets.embeddings.embedder",
     "Embedder": "kb_assets.embeddings.embedder",
-    "Hit": "kb_assets.retrieval.search",
+    "Hit": "kb_assets.retrieval.hits",
     "KbError": "kb_assets.errors",
     "KnowledgeBase": "kb_assets.knowledge_base",
     "Model": "kb_assets.embeddings.embedder",

@@ -28,8 +28,9 @@ from kb_assets.index.publish import PublishReport, publish_documents
 from kb_assets.index.space import SpaceReport, describe_spaces, drop_space, promote_space
 from kb_assets.index.story import Story, stories_of
 from kb_assets.index.vectors import VectorIndexReport, maintain_vector_indexes
-from kb_assets.retrieval.query import Filters, Query
-from kb_assets.retrieval.search import Hit, search
+from kb_assets.retrieval.hits import Results
+from kb_assets.retrieval.query import Caller, Filters, Mode, Query
+from kb_assets.retrieval.search import search
 from kb_assets.settings import Settings
 
 SECONDS_PER_DAY = 86_400
@@ -213,8 +214,14 @@ class KnowledgeBase:
         path_prefix: str = "",
         tags: tuple[str, ...] = (),
         metadata: Mapping[str, Any] | None = None,
-    ) -> tuple[Hit, ...]:
-        """Return the live chunks nearest to a question, best first.
+        mode: Mode | None = None,
+        per_document: int = 0,
+        min_score: float | None = None,
+        merge: bool = True,
+        rerank: bool = True,
+        caller: Caller | None = None,
+    ) -> Results:
+        """Return the live passages that answer a question best, best first.
 
         Args:
             text: The question.
@@ -224,6 +231,12 @@ class KnowledgeBase:
             tags: Only documents with all of these tags.
             metadata: Only documents whose metadata contains this: equal values, and for lists
                 and objects at least what is given.
+            mode: `hybrid`, `vector` or `lexical`; by default what the settings say.
+            per_document: The most hits from one document; 0 sets no bound.
+            min_score: Only hits with at least this score.
+            merge: Whether chunks that stand side by side and are both found become one passage.
+            rerank: Whether the reranker is asked, if there is one.
+            caller: For whom the search is made; the database shows what they may see.
 
         Raises:
             SettingsError: It cannot be searched for, or a source does not exist.
@@ -233,7 +246,17 @@ class KnowledgeBase:
         for source in sources:
             self.settings.source(source)
         wanted = sources or self._sources_to_search()
-        query = Query(text, limit, Filters(wanted, path_prefix, tags, metadata or {}))
+        query = Query(
+            text,
+            limit,
+            Filters(wanted, path_prefix, tags, metadata or {}),
+            mode=mode or self.settings.search.mode,
+            per_document=per_document,
+            min_score=min_score,
+            merge=merge,
+            rerank=rerank,
+            caller=caller,
+        )
         space = self._live_space()
         return search(self.reader, space, self._embedder(space), query)
 

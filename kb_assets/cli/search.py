@@ -12,7 +12,7 @@ from kb_assets.cli.session import KbCommand, Session, pass_session
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from kb_assets.retrieval.search import Hit
+    from kb_assets.retrieval.hits import Hit
 
 _HASH_WARNING = (
     "Found by shared words, not by meaning (embedding.provider = hash). "

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -12,6 +12,8 @@ from psycopg.types.json import Jsonb
 from kb_assets.documents.front_matter import JSON, plain_int
 from kb_assets.documents.normalise import normalise
 from kb_assets.errors import SettingsError
+
+Mode = Literal["hybrid", "vector", "lexical"]
 
 MAX_HITS = 1000
 MAX_QUERY_CHARACTERS = 32_000
@@ -71,6 +73,21 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom a search is made, when it is not for everybody; the database enforces it.
+
+    Attributes:
+        sources: Only documents of these sources; none named means of all.
+        tags: Only documents with at least one of these tags; none named means with any or none.
+        name: Who it is, for the query log.
+    """
+
+    sources: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One search.
 
@@ -78,6 +95,12 @@ class Query:
         text: What is looked for; not blank.
         limit: The most hits wanted, 1 to 1000.
         filters: What hits must have.
+        mode: `hybrid`, `vector` or `lexical`.
+        per_document: The most hits from one document; 0 sets no bound.
+        min_score: Only hits with at least this score; None sets no bound.
+        merge: Whether chunks that stand side by side and are both found become one passage.
+        rerank: Whether the reranker is asked, if there is one.
+        caller: For whom; None sees everything.
 
     Raises:
         SettingsError: It cannot be searched for.
@@ -86,6 +109,12 @@ class Query:
     text: str
     limit: int = 10
     filters: Filters = field(default_factory=Filters)
+    mode: Mode = "hybrid"
+    per_document: int = 0
+    min_score: float | None = None
+    merge: bool = True
+    rerank: bool = True
+    caller: Caller | None = None
 
     def __post_init__(self) -> None:
         cleaned = self.text.replace("\x00", "").encode(errors="replace").decode().strip()
@@ -102,6 +131,17 @@ class Query:
             raise SettingsError(
                 f"{self.limit} hits cannot be returned.", why=f"The limit is 1 to {MAX_HITS}."
             )
+        if self.per_document < 0:
+            raise SettingsError(
+                f"{self.per_document} hits per document cannot be returned.",
+                why="It is a number of hits, or 0 for no bound.",
+            )
+        if self.mode not in get_args(Mode):
+            raise SettingsError(
+                f"There is no mode {self.mode!r}.", fix=f"Use {', '.join(get_args(Mode))}."
+            )
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise SettingsError("The least score is not a number.", fix="Give one, such as 0.3.")
 
 
 def _require_storable(text: str) -> None:

@@ -1,7 +1,5 @@
 """Search: the live chunks nearest to a question."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -12,6 +10,7 @@ from kb_assets.database.statements import Statements
 from kb_assets.embeddings.embedder import Embedder
 from kb_assets.embeddings.request import embed_query
 from kb_assets.embeddings.space import Space
+from kb_assets.retrieval.hits import Hit, Results
 from kb_assets.retrieval.query import Query
 
 _statements = Statements.beside(__file__)
@@ -20,40 +19,7 @@ _CANDIDATES = 100
 """How many neighbours the index keeps in view (`hnsw.ef_search`), at the least."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A passage that answers, and where it stands.
-
-    Attributes:
-        source: The source's name.
-        path: The document's path in it.
-        heading_path: The headings above the passage, outermost first.
-        byte_start: Where it starts in the revision's text, in UTF-8 bytes.
-        byte_end: Where it ends.
-        score: Cosine similarity, -1 to 1.
-        text: The passage.
-        title: The document's title, if its content has one.
-        tags: The document's tags.
-        metadata: The document's other metadata.
-        revision_id: The revision it was cut from.
-        ordinal: Which chunk of the revision it is.
-    """
-
-    source: str
-    path: str
-    heading_path: tuple[str, ...]
-    byte_start: int
-    byte_end: int
-    score: float
-    text: str
-    title: str | None
-    tags: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    revision_id: int = 0
-    ordinal: int = 0
-
-
-def search(database: Database, space: Space, embedder: Embedder, query: Query) -> tuple[Hit, ...]:
+def search(database: Database, space: Space, embedder: Embedder, query: Query) -> Results:
     """Return the live chunks nearest to a query, best first.
 
     The index is asked first and goes on until it has enough. If a narrow filter leaves it
@@ -86,7 +52,8 @@ def search(database: Database, space: Space, embedder: Embedder, query: Query) -
                 named,
                 prepare=False,
             ).fetchall()
-    return tuple(_hit(row) for row in rows)
+    hits = tuple(_hit(row) for row in rows)
+    return Results(hits, "vector", space.name, space.model.provider)
 
 
 def _prepare(connection: psycopg.Connection[Any], limit: int) -> None:
