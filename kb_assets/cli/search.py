@@ -1,12 +1,12 @@
 """`kb search`: passages that answer a question."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kb_assets.cli.excerpt import excerpt, question_words, visible
+from kb_assets.cli.filters import filter_options
 from kb_assets.cli.session import KbCommand, Session, pass_session
 
 if TYPE_CHECKING:
@@ -21,40 +21,10 @@ _HASH_WARNING = (
 _NOTHING = "Nothing was found."
 
 
-def _metadata(
-    context: click.Context, parameter: click.Parameter, values: Sequence[str]
-) -> dict[str, Any]:
-    """Turn `key=value` into metadata: JSON where it can be read as JSON, text otherwise."""
-    chosen: dict[str, Any] = {}
-    for given in values:
-        key, equals, value = given.partition("=")
-        if not key or not equals:
-            raise click.BadParameter(f"{given!r} is not of the form key=value.", context, parameter)
-        try:
-            chosen[key] = json.loads(value, parse_constant=_refuse)
-        except ValueError:
-            chosen[key] = value
-    return chosen
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
 @click.command(cls=KbCommand)
 @click.argument("question")
 @click.option("--limit", "-n", default=10, show_default=True, help="The most hits wanted.")
-@click.option("--source", "sources", multiple=True, help="Only of this source; repeatable.")
-@click.option("--path-prefix", default="", help="Only documents whose path starts with this.")
-@click.option("--tag", "tags", multiple=True, help="Only documents with this tag; repeatable.")
-@click.option(
-    "--meta",
-    "metadata",
-    multiple=True,
-    callback=_metadata,
-    metavar="KEY=VALUE",
-    help="Only documents with this value, read as JSON if it is: year=2024; repeatable.",
-)
+@filter_options
 @click.option("--full", is_flag=True, help="Print whole passages.")
 @pass_session
 def search(session: Session, question: str, full: bool, **filters: Any) -> int:  # noqa: ANN401
