@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kb_assets.settings import Settings
 
 _FROM_ENV_FILE = ("KB_", "AWS_", "GOOGLE_", "AZURE_")
-"""What a `.env` file may set beside the provider's key: settings, and keys to object stores."""
+"""What a `.env` file may set beside providers' keys: settings, and keys to object stores."""
 
 
 @dataclass(slots=True)
@@ -48,9 +48,9 @@ class Session:
         file = self.config or Path(os.environ.get(CONFIG_VARIABLE, "kb.toml"))
         named = _read_env_file(file.absolute().parent / ".env")
         settings = Settings.load(file)
-        key = settings.embedding.api_key_variable
-        if named.get(key):
-            os.environ.setdefault(key, named[key])
+        for section in (settings.embedding, settings.answer, settings.rerank):
+            if named.get(section.api_key_variable):
+                os.environ.setdefault(section.api_key_variable, named[section.api_key_variable])
         os.environ[CONFIG_VARIABLE] = str(file.absolute())
         return settings
 

@@ -4,12 +4,10 @@
 (`http://localhost:11434/v1`), vLLM, or Hugging Face's text-embeddings-inference.
 """
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 import tenacity
 
@@ -17,6 +15,7 @@ from kb_assets.embeddings.embedder import Answer, Model
 from kb_assets.embeddings.providers.known import OPENAI_MODELS, dimensions_of, known_model
 from kb_assets.errors import ProviderRefusedError, SettingsError, TextRefusedError
 from kb_assets.settings import EmbeddingSettings
+from kb_assets.settings.server import read_key, require_address
 
 if TYPE_CHECKING:
     import openai
@@ -160,7 +159,7 @@ def openai_model(settings: EmbeddingSettings) -> Model:
             why="A server of one's own has no default model.",
             fix="Name a model that the server at embedding.base_url has.",
         )
-    _check_url(settings.base_url)
+    require_address("embedding.base_url", settings.base_url, "http://localhost:11434/v1")
     name = settings.model or DEFAULT_MODEL
     return Model(
         "openai",
@@ -193,13 +192,7 @@ def _how_to_reach(settings: EmbeddingSettings) -> dict[str, str]:
 
 
 def _key(settings: EmbeddingSettings) -> str:
-    key = os.environ.get(settings.api_key_variable, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise ProviderRefusedError(
-            f"{settings.api_key_variable} holds no key.",
-            why="There are characters in it that no key has.",
-            fix="Copy the key again.",
-        )
+    key = read_key(settings.api_key_variable)
     if key or settings.base_url:
         return key or _NO_KEY
     raise ProviderRefusedError(
@@ -217,19 +210,3 @@ def _not_unicode() -> TextRefusedError:
         why="There is half of a surrogate pair in it.",
         fix="Correct the text.",
     )
-
-
-def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise SettingsError(
-            "embedding.base_url is no address of a server.",
-            why="It must start with http:// or https://, and name a host.",
-            fix="Write it like http://localhost:11434/v1.",
-        )
-    if parts.username or parts.password or parts.query:
-        raise SettingsError(
-            "embedding.base_url holds a name, a password or a query.",
-            why="Settings are stored and shown, so they must hold no secret.",
-            fix="Put the key into the variable that embedding.api_key_variable names.",
-        )

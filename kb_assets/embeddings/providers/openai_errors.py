@@ -45,14 +45,14 @@ def explained(error: openai.OpenAIError, key: str, server: str) -> KbError:
     Returns:
         A ProviderRefusedError, ProviderUnavailableError or TextRefusedError.
     """
-    message = _message(error, key)
+    message = message_of(error, key)
     if not isinstance(error, openai.APIStatusError):
         return _unreachable(error, message, server)
     status = error.status_code
-    if status == 402 or {error.code, error.type} & _QUOTA:
-        return _quota(message)
-    if status in _TRANSIENT_STATUSES or status >= 500:
+    if is_transient(error):
         return _unavailable(message, server)
+    if _is_about_quota(error):
+        return _quota(message)
     if status in _TEXT_STATUSES and not _is_about_request(error, message):
         return _text(status, message)
     return ProviderRefusedError(
@@ -71,12 +71,25 @@ def is_about_encoding(error: openai.OpenAIError) -> bool:
     )
 
 
-def _message(error: openai.OpenAIError, key: str) -> str:
+def is_transient(error: openai.OpenAIError) -> bool:
+    """Say whether the same request may be answered later."""
+    if not isinstance(error, openai.APIStatusError):
+        return True
+    status = error.status_code
+    return not _is_about_quota(error) and (status in _TRANSIENT_STATUSES or status >= 500)
+
+
+def message_of(error: openai.OpenAIError, key: str) -> str:
+    """Return what a server said, shortened and without the key, which servers like to repeat."""
     text = " ".join(str(error).split())
     if isinstance(error, openai.APIStatusError) and isinstance(error.body, Mapping):
         said = error.body.get("detail") or error.body.get("message")
         text = f"Error code: {error.status_code} - {said}" if said else text
     return text.replace(key, "***")[:_LONGEST_MESSAGE]
+
+
+def _is_about_quota(error: openai.APIStatusError) -> bool:
+    return error.status_code == 402 or bool({error.code, error.type} & _QUOTA)
 
 
 def _is_about_request(error: openai.APIStatusError, message: str) -> bool:
