@@ -29,3 +29,55 @@ select name, path, revision_id, ordinal, heading_path, byte_start, byte_end, tex
 from matching
 order by distance
 limit :limit;
+
+-- name: find_named_documents(names)
+-- Live documents that golden questions name. A looser form of a name counts only where no
+-- document has a stricter one.
+with form as (
+    select s.name as source, d.path, f.name, f.looseness
+    from kb.document d
+    join kb.source s on s.id = d.source_id
+    join kb.document_revision r on r.id = d.live_revision_id
+    cross join lateral (
+        values (s.name || ':' || d.path, 0),
+            (d.path, 0),
+            (regexp_replace(d.path, '\.[^./]*$', ''), 1),
+            (regexp_replace(d.path, '^.*/|\.[^./]*$', '', 'g'), 1),
+            (r.metadata ->> 'id', 1)
+    ) f (name, looseness)
+    where f.name = any(:names ::text[])
+),
+ranked as (
+    select *, min(looseness) over (partition by name) as strictest from form
+)
+select distinct source, path, name from ranked where looseness = strictest;
+
+-- name: add_evaluation(run_id, space_id, purpose, questions_hash, questions, metrics, per_question, seconds, verdict, reasons)
+insert into kb.evaluation (
+    run_id, space_id, purpose, questions_hash, questions, metrics, per_question, seconds,
+    verdict, reasons
+)
+values (
+    :run_id, :space_id, :purpose, :questions_hash, :questions, :metrics, :per_question, :seconds,
+    :verdict, :reasons
+)
+returning id, evaluated_at;
+
+-- name: find_evaluation(purpose, questions_hash, verdict)
+-- The last one of the same questions; of any verdict if none is given.
+select id, evaluated_at, purpose, questions_hash, questions, metrics, per_question, seconds,
+    verdict, reasons
+from kb.evaluation
+where purpose = :purpose and questions_hash = :questions_hash
+    and (:verdict ::text is null or verdict = :verdict)
+order by id desc
+limit 1;
+
+-- name: list_evaluations(limit)
+-- The last ones of the configured questions, newest first.
+select id, evaluated_at, purpose, questions_hash, questions, metrics, per_question, seconds,
+    verdict, reasons
+from kb.evaluation
+where purpose = 'quality'
+order by id desc
+limit :limit;
