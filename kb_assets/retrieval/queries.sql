@@ -61,7 +61,8 @@ values (
     :run_id, :space_id, :purpose, :questions_hash, :questions, :metrics, :per_question, :seconds,
     :verdict, :reasons
 )
-returning id, evaluated_at;
+returning id, evaluated_at, purpose, questions_hash, questions, metrics, per_question, seconds,
+    verdict, reasons;
 
 -- name: find_evaluation(purpose, questions_hash, verdict)
 -- The last one of the same questions; of any verdict if none is given.
