@@ -1,0 +1,85 @@
+"""Evaluation: golden questions are asked, measured, compared with before, and judged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kb_assets.database.connect import Database
+from kb_assets.embeddings.space import Space
+from kb_assets.retrieval.evaluations import Evaluation, Purpose, add_evaluation, last_evaluation
+from kb_assets.retrieval.golden import Question, questions_hash
+from kb_assets.retrieval.measurement import Ask, Watch, measure, notes_on
+from kb_assets.retrieval.measures import Estimate
+from kb_assets.retrieval.verdict import differences, judge
+from kb_assets.settings.retrieval import QualitySettings
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """An evaluation, and what it is seen beside.
+
+    Attributes:
+        evaluation: What was measured, and the verdict.
+        space: The space that was asked.
+        previous: The last evaluation of the same questions, if there was one.
+        differences: From that one, by mode and measure.
+        found: What was found, best first, by question and mode.
+        notes: What should be known about the numbers, in sentences.
+    """
+
+    evaluation: Evaluation
+    space: Space
+    previous: Evaluation | None
+    differences: Mapping[str, Mapping[str, Estimate]]
+    found: Mapping[str, Mapping[str, tuple[str, ...]]]
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    database: Database,
+    questions: Sequence[Question],
+    ask: Ask,
+    space: Space,
+    settings: QualitySettings,
+    *,
+    run_id: str,
+    purpose: Purpose,
+    watch: Watch = lambda done, of: None,
+) -> EvaluationReport:
+    """Measure the space that answers, judge it by the last time it held, and store that.
+
+    Args:
+        database: Where the writer connects.
+        questions: What is asked; at least one.
+        ask: Asks the space.
+        space: The space that answers.
+        settings: What the verdict goes by.
+        run_id: Who is at work.
+        purpose: `quality` if the verdict is to stop things.
+        watch: Told how far it is.
+    """
+    known_as = questions_hash(questions)
+    measured = measure(database, questions, ask, watch=watch)
+    previous = last_evaluation(database, purpose, known_as)
+    held = last_evaluation(database, purpose, known_as, "holds")
+    when = f"on {held.evaluated_at:%F at %R %Z}, when it last held" if held else ""
+    scores = held.per_question if held else None
+    verdict, reasons = judge(measured.per_question, scores, settings, than=when)
+    evaluation = add_evaluation(
+        database,
+        measured,
+        run_id=run_id,
+        space=space,
+        purpose=purpose,
+        questions_hash=known_as,
+        verdict=verdict,
+        reasons=reasons,
+    )
+    before = previous.per_question if previous else {}
+    return EvaluationReport(
+        evaluation=evaluation,
+        space=space,
+        previous=previous,
+        differences=differences(measured.per_question, before) if before else {},
+        found=measured.found,
+        notes=notes_on(measured, space),
+    )
