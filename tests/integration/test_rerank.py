@@ -1,5 +1,6 @@
 """The reranker, against servers of both wire formats that fail on purpose."""
 
+import json
 import logging
 import os
 import traceback
@@ -116,6 +117,13 @@ def test_results_that_are_not_one_finite_score_per_text_are_refused(
 def test_what_is_no_answer_is_refused(server: RerankServer, body: str) -> None:
     server.script(RerankFault(body=body))
     with pytest.raises(ProviderUnavailableError, match="cannot be used"):
+        reranker(server).scores("what", TEXTS)
+
+
+def test_a_text_scored_twice_beside_all_others_is_refused(server: RerankServer) -> None:
+    scored = [{"index": index, "relevance_score": 0.1} for index in (0, 1, 2, 0)]
+    server.script(RerankFault(body=json.dumps({"results": scored})))
+    with pytest.raises(ProviderUnavailableError, match="twice"):
         reranker(server).scores("what", TEXTS)
 
 
