@@ -16,6 +16,7 @@ _DOCUMENT = {
     "slot": "Hash of the path modulo 4096; says which shard it belongs to, for ever",
     "live_revision_id": "The revision readers see",
     "pending_revision_id": "The revision that waits to be published",
+    "live_tags": "Tags of the revision readers see, by which callers may be limited",
     "missing_since": "When it was first missed, while the mass-delete guard keeps it",
     "vanished_at": "When it was seen to be gone; it leaves at the next publish",
     "created_at": "When it was first listed",
