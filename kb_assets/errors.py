@@ -16,6 +16,7 @@ ones may go away when the same thing is tried again.
     │   ├── TextRefusedError       one text has no usable vector
     │   ├── SpaceError             an embedding space is not fit for what was asked
     │   ├── CostLimitError         going on would spend more than was allowed
+    │   ├── QualityError           retrieval fails its golden questions: nothing more is published
     │   └── NotFoundError          what was asked for does not exist
     └── TransientError
         ├── DatabaseUnavailableError
@@ -134,6 +135,12 @@ class CostLimitError(PermanentError):
     """Going on would spend more than `max_cost_per_run_usd`."""
 
     exit_code = 8
+
+
+class QualityError(PermanentError):
+    """The last evaluation failed, and `quality.block_publish` keeps readers at what they have."""
+
+    exit_code = 14
 
 
 class NotFoundError(PermanentError):

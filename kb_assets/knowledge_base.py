@@ -25,12 +25,27 @@ from kb_assets.forecast.forecast import Forecast, forecast
 from kb_assets.index.account import Account, Contents, account_for, contents_of
 from kb_assets.index.collect import collect_unused_vectors
 from kb_assets.index.publish import PublishReport, publish_documents
-from kb_assets.index.space import SpaceReport, describe_spaces, drop_space, promote_space
+from kb_assets.index.space import (
+    SpaceReport,
+    describe_spaces,
+    drop_space,
+    find_space,
+    promote_space,
+    require_promotable,
+    rollback_space,
+)
 from kb_assets.index.story import Story, stories_of
 from kb_assets.index.vectors import VectorIndexReport, maintain_vector_indexes
+from kb_assets.retrieval.compare_spaces import Comparison, compare
+from kb_assets.retrieval.evaluate import EvaluationReport, evaluate, golden_questions
+from kb_assets.retrieval.evaluations import Evaluation, past_evaluations
+from kb_assets.retrieval.answer import Reply, answer
+from kb_assets.retrieval.chat import Chat
 from kb_assets.retrieval.hits import Results
+from kb_assets.retrieval.measurement import DEPTH, Ask, Remembering, Watch
 from kb_assets.retrieval.query import Caller, Filters, Mode, Query
 from kb_assets.retrieval.search import search
+from kb_assets.retrieval.verdict import LEADING
 from kb_assets.settings import Settings
 
 SECONDS_PER_DAY = 86_400
@@ -260,6 +275,40 @@ class KnowledgeBase:
         space = self._live_space()
         return search(self.reader, space, self._embedder(space), query)
 
+    def ask(
+        self,
+        question: str,
+        *,
+        sources: tuple[str, ...] = (),
+        path_prefix: str = "",
+        tags: tuple[str, ...] = (),
+        metadata: Mapping[str, Any] | None = None,
+        caller: Caller | None = None,
+    ) -> Reply:
+        """Return the chat model's answer from the passages that `search` finds, with its sources.
+
+        The filters are those of `search`. The model is not asked if nothing reaches
+        `answer.min_score`.
+
+        Raises:
+            SettingsError: It cannot be searched for, or a source does not exist.
+            SpaceError: Nothing was indexed yet.
+            ProviderRefusedError: There is no key for the chat model, or it refuses.
+            ProviderUnavailableError: The question could not be embedded, or the model not asked.
+        """
+        question = Query(question).text
+        chat = self._chat
+        results = self.search(
+            question,
+            limit=self.settings.answer.passages,
+            sources=sources,
+            path_prefix=path_prefix,
+            tags=tags,
+            metadata=metadata,
+            caller=caller,
+        )
+        return answer(question, results, chat)
+
     def status(self) -> Status:
         """Return where all documents are, and how far the spaces are."""
         return Status(
@@ -287,11 +336,99 @@ class KnowledgeBase:
     def promote_space(self, name: str, *, force: bool = False) -> Space:
         """Let a space answer from now on.
 
+        Args:
+            name: Its name or number.
+            force: Whatever is said against it: it is incomplete, or answers worse.
+
         Raises:
             NotFoundError: There is no such space.
-            SpaceError: It is not complete, or has no usable index.
+            SpaceError: It is not complete, has no usable index, or answers the golden questions
+                worse than the one that answers now; or the last evaluation failed.
         """
+        if not force:
+            space = require_promotable(self.database, name)
+            if space.state != "live" and self.settings.quality.questions is not None:
+                self.compare_space(name).require_no_worse()
         return promote_space(self.database, name, force=force)
+
+    def rollback_space(self) -> Space:
+        """Let the space answer again that was live before.
+
+        Raises:
+            NotFoundError: No other space was ever live.
+            SpaceError: It is not complete any more, or has no usable index.
+        """
+        return rollback_space(self.database)
+
+    def compare_space(
+        self, name: str, *, run_id: str = "", watch: Watch = lambda done, of: None
+    ) -> Comparison:
+        """Ask a space the golden questions, and the one that answers now, too.
+
+        Args:
+            name: Its name or number.
+            run_id: Who is at work; made up if it is not given.
+            watch: Told how many questions of how many were asked.
+
+        Raises:
+            SettingsError: No questions are configured, or they cannot be read.
+            NotFoundError: There is no such space.
+            SpaceError: It is the one that answers.
+        """
+        questions, _ = golden_questions(self.settings)
+        live, other = self._live_space(), find_space(self.reader, name)
+        if live.id == other.id:
+            raise SpaceError(
+                f"The space {live.name} is live.",
+                why="It is what others are compared with.",
+                fix="Name another one: `kb space list` shows them.",
+            )
+        return compare(
+            self.database,
+            questions,
+            self._asking,
+            live,
+            other,
+            self.settings.quality,
+            run_id=run_id or f"library-{uuid.uuid4()}",
+            watch=watch,
+        )
+
+    def evaluate(
+        self,
+        questions: Path | None = None,
+        *,
+        run_id: str = "",
+        watch: Watch = lambda done, of: None,
+    ) -> EvaluationReport:
+        """Ask the golden questions, measure the answers, and store them with a verdict.
+
+        Args:
+            questions: Other questions than the configured ones; their verdict stops nothing.
+            run_id: Who is at work; made up if it is not given.
+            watch: Told how many questions of how many were asked.
+
+        Raises:
+            SettingsError: There are no questions, or they cannot be read.
+            SpaceError: Nothing was indexed yet.
+            ProviderUnavailableError: The questions could not be embedded.
+        """
+        asked, purpose = golden_questions(self.settings, questions)
+        space = self._live_space()
+        return evaluate(
+            self.database,
+            asked,
+            self._asking(space),
+            space,
+            self.settings.quality,
+            run_id=run_id or f"library-{uuid.uuid4()}",
+            purpose=purpose,
+            watch=watch,
+        )
+
+    def past_evaluations(self, limit: int = 30) -> tuple[Evaluation, ...]:
+        """Return the last evaluations of the configured questions, newest first."""
+        return past_evaluations(self.reader, limit)
 
     def drop_space(self, name: str) -> Space:
         """Delete a space that does not answer, with its vectors.
@@ -307,6 +444,10 @@ class KnowledgeBase:
         configured = tuple(source.name for source in self.settings.sources)
         return () if registered_sources(self.reader) <= set(configured) else configured
 
+    @cached_property
+    def _chat(self) -> Chat:
+        return Chat(self.settings.answer)
+
     def _live_space(self) -> Space:
         space = live_space(self.reader)
         if space is None:
@@ -316,6 +457,18 @@ class KnowledgeBase:
                 fix="Run `kb index`.",
             )
         return space
+
+    def _asking(self, space: Space) -> Ask:
+        """Return who asks a space golden questions: as readers do, past any cache and log."""
+        embedder = Remembering(self._embedder(space))
+        wanted = Filters(self._sources_to_search())
+
+        def ask(text: str, mode: Mode) -> Results:
+            # The one place where evaluation meets search.
+            query = Query(text, DEPTH, wanted, mode, merge=False, rerank=mode == LEADING)
+            return search(self.reader, space, embedder, query)
+
+        return ask
 
     def _embedder(self, space: Space) -> Embedder:
         if space.id not in self._embedders:

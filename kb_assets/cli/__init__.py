@@ -17,7 +17,8 @@ Exit codes are stable:
     10   documents are in quarantine (only with `kb index --strict`)
     11   the mass-delete guard keeps documents that are gone from their source
     12   documents wait: they are not published yet
-    13   a check failed (`kb index`, `kb doctor`)
+    13   a check failed (`kb index`, `kb doctor`), or the verdict of `kb eval`
+    14   nothing is published, because retrieval fails (quality.block_publish)
     75   a database, store or provider cannot be reached, or a shard is busy: try again
     130  interrupted
 

@@ -17,6 +17,7 @@ from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.space import live_space_in
 from kb_assets.fingerprints import Shard
+from kb_assets.index.quality import require_quality
 
 PUBLISH_LOCK_CLASS = 0x6B62_0002
 """First key of the advisory lock that publishing, collecting and promoting share."""
@@ -68,11 +69,15 @@ def publish_documents(run: Run, shard: Shard) -> PublishReport:
     Raises:
         ShardBusyError: Another run holds the shard.
         LeaseLostError: Another run took the shard over.
+        QualityError: Retrieval fails its golden questions, and that is to stop publishing.
     """
     started = time.monotonic()
     published = replaced = removed = candidates = 0
     with run.lease(shard) as lease:
-        for document_ids in _groups(_publishable(run.database, lease), MAX_DOCUMENTS):
+        publishable = _publishable(run.database, lease)
+        if publishable and run.settings.quality.block_publish:
+            require_quality(run.database)
+        for document_ids in _groups(publishable, MAX_DOCUMENTS):
             batch = _publish(run.database, lease, document_ids)
             candidates += len(document_ids)
             published += batch.published

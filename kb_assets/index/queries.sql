@@ -113,6 +113,30 @@ update kb.embedding_space
 set state = 'live', promoted_at = now()
 where id = :space_id;
 
+-- name: find_former_space()
+-- The space that was live before.
+select id from kb.embedding_space
+where state = 'retired' and promoted_at is not null
+order by promoted_at desc
+limit 1;
+
+-- name: space_bytes(table, index)
+select pg_table_size(to_regclass(:table)), coalesce(pg_relation_size(to_regclass(:index)), 0);
+
+-- name: space_cost(space_id)
+-- What filling a space took so far.
+select coalesce(sum(tokens), 0)::bigint, coalesce(sum(cost_usd), 0)::double precision
+from kb.embedding_call
+where space_id = :space_id;
+
+-- name: last_verdict()
+-- What the last evaluation of the configured questions came to.
+select verdict, reasons, evaluated_at
+from kb.evaluation
+where purpose = 'quality'
+order by id desc
+limit 1;
+
 -- name: retire_live_space(space_id)
 update kb.embedding_space set state = 'retired' where state = 'live' and id <> :space_id;
 
@@ -339,3 +363,26 @@ join lateral (
 where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
 order by r.id desc
 limit :limit;
+
+-- name: sample_hashes(start, limit)
+select input_hash from {embeddings} where input_hash >= :start order by input_hash limit :limit;
+
+-- name: let_no_index_answer()
+select set_config('enable_indexscan', 'off', true);
+
+-- name: search_as_readers_do(candidates)
+select set_config('hnsw.iterative_scan', 'strict_order', true),
+    set_config('hnsw.ef_search', :candidates, true);
+
+-- name: distances_to_neighbours(hashes, neighbours)
+-- How far the nearest vectors are from each of some, nearest first.
+select asked.input_hash, array_agg(nearest.distance order by nearest.distance)
+from {embeddings} asked
+cross join lateral (
+    select e.vector <=> asked.vector as distance
+    from {embeddings} e
+    order by e.vector <=> asked.vector
+    limit :neighbours
+) nearest
+where asked.input_hash = any(:hashes)
+group by asked.input_hash;

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kb_assets.database.connect import Database
 from kb_assets.embeddings.space import Space
+from kb_assets.errors import SettingsError
 from kb_assets.retrieval.evaluations import Evaluation, Purpose, add_evaluation, last_evaluation
-from kb_assets.retrieval.golden import Question, questions_hash
+from kb_assets.retrieval.golden import Question, load_questions, questions_hash
 from kb_assets.retrieval.measurement import Ask, Watch, measure, notes_on
 from kb_assets.retrieval.measures import Estimate
 from kb_assets.retrieval.verdict import differences, judge
-from kb_assets.settings.retrieval import QualitySettings
+from kb_assets.settings import QualitySettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,33 @@ class EvaluationReport:
     differences: Mapping[str, Mapping[str, Estimate]]
     found: Mapping[str, Mapping[str, tuple[str, ...]]]
     notes: tuple[str, ...]
+
+
+def golden_questions(
+    settings: Settings, file: Path | None = None
+) -> tuple[tuple[Question, ...], Purpose]:
+    """Return questions, and what their verdict is for: those configured, or others.
+
+    Args:
+        settings: Where questions are configured.
+        file: Other questions; their verdict stops nothing.
+
+    Raises:
+        SettingsError: There are none, or they cannot be read.
+    """
+    configured = settings.quality.questions
+    if file is None and configured is None:
+        raise SettingsError(
+            "There are no golden questions.",
+            why="kb.toml does not say where they are.",
+            fix='Set questions = "questions.yaml" under [quality]; docs/evaluation.md shows what '
+            "to put there.",
+        )
+    own = None if configured is None else settings.root / configured
+    chosen = file or own
+    assert chosen is not None
+    is_own = own is not None and chosen.resolve() == own.resolve()
+    return load_questions(chosen), "quality" if is_own else "comparison"
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from typing import TypeVar, get_args
 
 from kb_assets.database.connect import Database
 from kb_assets.database.statements import Statements
+from kb_assets.embeddings.embedder import Answer, Embedder, Model
 from kb_assets.embeddings.space import Space
 from kb_assets.errors import ProviderUnavailableError, TextRefusedError
 from kb_assets.retrieval.golden import Question
@@ -30,6 +31,32 @@ Watch = Callable[[int, int], None]
 """Told how many questions of how many were asked."""
 
 _statements = Statements.beside(__file__)
+
+
+class Remembering:
+    """An embedder that gives the last text's vector again without asking: one text, three modes."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        """Remember whom to ask."""
+        self._embedder = embedder
+        self._last: tuple[tuple[str, ...], Answer] | None = None
+
+    @property
+    def model(self) -> Model:
+        """What decides the vectors."""
+        return self._embedder.model
+
+    @property
+    def usd_per_million_tokens(self) -> float:
+        """What a million tokens cost."""
+        return self._embedder.usd_per_million_tokens
+
+    def embed(self, texts: Sequence[str]) -> Answer:
+        """Return the embedder's answer, or the last one for the same."""
+        last = self._last
+        if last is None or last[0] != tuple(texts):
+            last = self._last = tuple(texts), self._embedder.embed(texts)
+        return last[1]
 
 
 @dataclass(frozen=True, slots=True)

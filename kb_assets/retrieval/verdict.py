@@ -1,6 +1,6 @@
 """Whether retrieval is as good as it must be; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from kb_assets.retrieval.measures import NDCG, Estimate, difference
@@ -56,13 +56,18 @@ def judge(
             f"{NDCG} of {LEADING} search is {mean:.3f}, and must be {settings.min_ndcg:.3f}."
         )
     if held is not None:
-        reasons += _falls(differences(now, held), settings.max_drop, than)
+        reasons += falls(differences(now, held), settings.max_drop, than)
     return ("fails" if reasons else "holds"), tuple(reasons)
 
 
-def _falls(
-    found: Mapping[str, Mapping[str, Estimate]], max_drop: float, than: str
-) -> Sequence[str]:
+def falls(found: Mapping[str, Mapping[str, Estimate]], max_drop: float, than: str) -> list[str]:
+    """Return, in sentences, which modes answer worse: by more than is allowed, and than chance.
+
+    Args:
+        found: Differences, by mode and measure.
+        max_drop: How far nDCG@10 may fall.
+        than: What they differ from.
+    """
     return [
         f"{NDCG} of {mode} search is {-fall.mean:.3f} lower than {than}, by {-fall.high:.3f} to "
         f"{-fall.low:.3f} with 95% confidence; {max_drop:.3f} is allowed."
