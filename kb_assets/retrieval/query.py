@@ -1,7 +1,6 @@
 """What a search is asked: a text and typed filters, turned into bound conditions."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -12,6 +11,9 @@ from psycopg.types.json import Jsonb
 from kb_assets.documents.front_matter import JSON, plain_int
 from kb_assets.documents.normalise import normalise
 from kb_assets.errors import SettingsError
+from kb_assets.retrieval.comparison import require_storable
+from kb_assets.retrieval.condition_sql import compile_condition
+from kb_assets.retrieval.conditions import Condition
 
 Mode = Literal["hybrid", "vector", "lexical"]
 
@@ -19,7 +21,6 @@ MAX_HITS = 1000
 MAX_QUERY_CHARACTERS = 32_000
 
 _DEEPEST = 32
-_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Filters:
         metadata: They contain this: a key with a text, number, truth value or None has exactly
             that; one with a list has a list with at least these items, in any order; one with
             an object has an object that contains that one, so that `{}` is any object.
+        where: This is true of them.
 
     Tags and metadata are normalised as those of documents are.
 
@@ -45,10 +47,11 @@ class Filters:
     path_prefix: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    where: Condition | None = None
 
     def __post_init__(self) -> None:
         for text in (*self.sources, self.path_prefix):
-            _require_storable(text)
+            require_storable(text)
         tags = tuple(normalise(tag).strip() for tag in self.tags)
         object.__setattr__(self, "tags", tags)
         object.__setattr__(self, "metadata", _json(self.metadata))
@@ -69,6 +72,10 @@ class Filters:
         if self.metadata:
             parts.append(sql.SQL("r.metadata @> %(metadata)s"))
             named["metadata"] = Jsonb(self.metadata)
+        if self.where is not None:
+            condition, values = compile_condition(self.where)
+            parts.append(condition)
+            named |= values
         return (sql.SQL(" and ").join(parts) if parts else sql.SQL("true")), named
 
 
@@ -142,15 +149,6 @@ class Query:
             )
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise SettingsError("The least score is not a number.", fix="Give one, such as 0.3.")
-
-
-def _require_storable(text: str) -> None:
-    if _NOT_STORABLE.search(text):
-        raise SettingsError(
-            f"{text!a} cannot be filtered by.",
-            why="It has a null character, or half a character: no source or path has.",
-            fix="Give the name or the path as `kb status` shows it.",
-        )
 
 
 def _json(value: Any, depth: int = 0) -> JSON:  # noqa: ANN401
