@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kb_assets.embeddings.embedder import Answer, Embedder, Model
     from kb_assets.errors import KbError, PermanentError, TransientError
     from kb_assets.knowledge_base import KnowledgeBase
+    from kb_assets.retrieval.answer import Reply
     from kb_assets.retrieval.hits import Hit
     from kb_assets.settings import Settings
 
@@ -30,6 +31,7 @@ __all__ = [
     "KnowledgeBase",
     "Model",
     "PermanentError",
+    "Reply",
     "Settings",
     "TransientError",
 ]
@@ -42,6 +44,7 @@ _HOMES = {
     "KnowledgeBase": "kb_assets.knowledge_base",
     "Model": "kb_assets.embeddings.embedder",
     "PermanentError": "kb_assets.errors",
+    "Reply": "kb_assets.retrieval.answer",
     "Settings": "kb_assets.settings",
     "TransientError": "kb_assets.errors",
 }

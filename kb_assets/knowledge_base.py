@@ -36,15 +36,17 @@ from kb_assets.index.space import (
 )
 from kb_assets.index.story import Story, stories_of
 from kb_assets.index.vectors import VectorIndexReport, maintain_vector_indexes
-from kb_assets.retrieval.compare_spaces import Comparison, compare
-from kb_assets.retrieval.evaluate import EvaluationReport, evaluate, golden_questions
-from kb_assets.retrieval.evaluations import Evaluation, past_evaluations
 from kb_assets.retrieval.answer import Reply, answer
 from kb_assets.retrieval.chat import Chat
+from kb_assets.retrieval.compare_spaces import Comparison, compare
+from kb_assets.retrieval.conditions import Condition
+from kb_assets.retrieval.evaluate import EvaluationReport, evaluate, golden_questions
+from kb_assets.retrieval.evaluations import Evaluation, past_evaluations
 from kb_assets.retrieval.hits import Results
 from kb_assets.retrieval.measurement import DEPTH, Ask, Remembering, Watch
 from kb_assets.retrieval.query import Caller, Filters, Mode, Query
 from kb_assets.retrieval.search import search
+from kb_assets.retrieval.where import as_condition
 from kb_assets.retrieval.verdict import LEADING
 from kb_assets.settings import Settings
 
@@ -229,6 +231,7 @@ class KnowledgeBase:
         path_prefix: str = "",
         tags: tuple[str, ...] = (),
         metadata: Mapping[str, Any] | None = None,
+        where: str | Mapping[str, Any] | Condition | None = None,
         mode: Mode | None = None,
         per_document: int = 0,
         min_score: float | None = None,
@@ -246,6 +249,8 @@ class KnowledgeBase:
             tags: Only documents with all of these tags.
             metadata: Only documents whose metadata contains this: equal values, and for lists
                 and objects at least what is given.
+            where: Only documents of which this is true: text such as
+                `tags has "api" and metadata.year >= 2024`, the same as JSON, or a condition.
             mode: `hybrid`, `vector` or `lexical`; by default what the settings say.
             per_document: The most hits from one document; 0 sets no bound.
             min_score: Only hits with at least this score.
@@ -264,7 +269,13 @@ class KnowledgeBase:
         query = Query(
             text,
             limit,
-            Filters(wanted, path_prefix, tags, metadata or {}),
+            Filters(
+                wanted,
+                path_prefix,
+                tags,
+                metadata or {},
+                where=None if where is None else as_condition(where),
+            ),
             mode=mode or self.settings.search.mode,
             per_document=per_document,
             min_score=min_score,
@@ -283,6 +294,7 @@ class KnowledgeBase:
         path_prefix: str = "",
         tags: tuple[str, ...] = (),
         metadata: Mapping[str, Any] | None = None,
+        where: str | Mapping[str, Any] | Condition | None = None,
         caller: Caller | None = None,
     ) -> Reply:
         """Return the chat model's answer from the passages that `search` finds, with its sources.
@@ -305,6 +317,7 @@ class KnowledgeBase:
             path_prefix=path_prefix,
             tags=tags,
             metadata=metadata,
+            where=where,
             caller=caller,
         )
         return answer(question, results, chat)
