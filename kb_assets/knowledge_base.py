@@ -46,8 +46,8 @@ from kb_assets.retrieval.hits import Results
 from kb_assets.retrieval.measurement import DEPTH, Ask, Remembering, Watch
 from kb_assets.retrieval.query import Caller, Filters, Mode, Query
 from kb_assets.retrieval.search import search
-from kb_assets.retrieval.where import as_condition
 from kb_assets.retrieval.verdict import LEADING
+from kb_assets.retrieval.where import as_condition
 from kb_assets.settings import Settings
 
 SECONDS_PER_DAY = 86_400

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from kb_assets.retrieval.conditions import Condition
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,6 +39,18 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
+def _where(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> "Condition | None":
+    """Turn conditions, as text or as JSON, into one; all of them are to be true."""
+    if not values:
+        return None
+    from kb_assets.retrieval.conditions import And
+    from kb_assets.retrieval.where import as_condition
+
+    return And(tuple(map(as_condition, values)))
+
+
 _OPTIONS = (
     click.option("--source", "sources", multiple=True, help="Only of this source; repeatable."),
     click.option("--path-prefix", default="", help="Only documents whose path starts with this."),
@@ -47,5 +62,13 @@ _OPTIONS = (
         callback=_metadata,
         metavar="KEY=VALUE",
         help="Only documents with this value, read as JSON if it is: year=2024; repeatable.",
+    ),
+    click.option(
+        "--where",
+        multiple=True,
+        callback=_where,
+        metavar="CONDITION",
+        help="Only documents of which this is true, as text or as JSON: "
+        "'tags has \"api\" and metadata.year >= 2024'; repeatable.",
     ),
 )
