@@ -14,6 +14,7 @@ from kb_assets import __version__
 from kb_assets.cli import exits
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
+from kb_assets.cli.evaluate import evaluate
 from kb_assets.cli.failures import report_error, report_interrupt, report_usage
 from kb_assets.cli.index import index
 from kb_assets.cli.plan import plan
@@ -63,7 +64,7 @@ def kb() -> None:
     """
 
 
-for _command in (init, doctor, plan, index, search, status, why, space, dev, upgrade):
+for _command in (init, doctor, plan, index, search, status, why, evaluate, space, dev, upgrade):
     kb.add_command(_command)
 
 

@@ -10,8 +10,8 @@ from kb_assets.errors import SettingsError
 from kb_assets.retrieval.evaluations import Evaluation, Purpose, add_evaluation, last_evaluation
 from kb_assets.retrieval.golden import Question, load_questions, questions_hash
 from kb_assets.retrieval.measurement import Ask, Watch, measure, notes_on
-from kb_assets.retrieval.measures import Estimate
-from kb_assets.retrieval.verdict import differences, judge
+from kb_assets.retrieval.measures import ANSWER, NDCG, Estimate
+from kb_assets.retrieval.verdict import LEADING, differences, judge
 from kb_assets.settings import QualitySettings, Settings
 
 
@@ -20,6 +20,7 @@ class EvaluationReport:
     """An evaluation, and what it is seen beside.
 
     Attributes:
+        questions: What was asked.
         evaluation: What was measured, and the verdict.
         space: The space that was asked.
         previous: The last evaluation of the same questions, if there was one.
@@ -28,12 +29,22 @@ class EvaluationReport:
         notes: What should be known about the numbers, in sentences.
     """
 
+    questions: tuple[Question, ...]
     evaluation: Evaluation
     space: Space
     previous: Evaluation | None
     differences: Mapping[str, Mapping[str, Estimate]]
     found: Mapping[str, Mapping[str, tuple[str, ...]]]
     notes: tuple[str, ...]
+
+    def worst_first(self) -> list[Question]:
+        """Return the questions, those that were answered worst first."""
+
+        def quality(question: Question) -> tuple[float, float]:
+            scores = self.evaluation.per_question[question.text][LEADING]
+            return scores[NDCG], scores.get(ANSWER, 1.0)
+
+        return sorted(self.questions, key=quality)
 
 
 def golden_questions(
@@ -105,6 +116,7 @@ def evaluate(
     )
     before = previous.per_question if previous else {}
     return EvaluationReport(
+        questions=tuple(questions),
         evaluation=evaluation,
         space=space,
         previous=previous,

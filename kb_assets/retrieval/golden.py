@@ -45,6 +45,13 @@ class Question:
         """Every document the question names, as it names it."""
         return frozenset(self.documents) | {span.document for span in self.spans}
 
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """What answers, in words: documents, best first, or phrases and where they stand."""
+        if self.spans:
+            return tuple(f"“{span.contains}” in {span.document}" for span in self.spans)
+        return tuple(sorted(self.documents, key=lambda name: (-self.documents[name], name)))
+
 
 def questions_hash(questions: Sequence[Question]) -> bytes:
     """Return what a set of questions is known by; their order does not matter."""

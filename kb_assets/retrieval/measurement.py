@@ -133,12 +133,12 @@ def notes_on(measured: Measurement, *spaces: Space) -> tuple[str, ...]:
             f"{len(measured.unknown)} documents that questions name are not in the knowledge "
             f"base, and count as not found: {some}."
         )
-    notes += [
-        f"The vectors of {space.name} come from the hash provider: it compares words and not "
-        "meaning, so these numbers say little about a real model."
-        for space in spaces
-        if space.model.provider == "hash"
-    ]
+    guessed = [space.name for space in spaces if space.model.provider == "hash"]
+    if guessed:
+        notes.append(
+            f"The vectors of {' and '.join(guessed)} come from the hash provider: it compares "
+            "words and not meaning, so these numbers say little about a real model."
+        )
     return tuple(notes)
 
 
