@@ -118,18 +118,23 @@ class Database:
         self._lock = threading.Lock()
 
     @contextmanager
-    def transaction(self) -> Iterator[psycopg.Connection]:
+    def transaction(
+        self, *, wait_seconds: float = POOL_WAIT_SECONDS
+    ) -> Iterator[psycopg.Connection]:
         """Lend a connection for one READ COMMITTED transaction: committed at the end.
 
         Rolled back if the body raises. If the connection is lost during the commit, the outcome
         is unknown: read it again.
+
+        Args:
+            wait_seconds: How long to wait for a connection when all are lent.
 
         Raises:
             DatabaseUnavailableError: No connection, or it was lost, or the server gave up a wait.
             DatabaseRefusedError: The server cannot serve us; see `check_server`.
         """
         pool = self._opened()
-        with unavailable_when_lost(), pool.connection() as connection:
+        with unavailable_when_lost(), pool.connection(wait_seconds) as connection:
             yield connection
 
     @contextmanager
@@ -189,7 +194,6 @@ class Database:
                     self._conninfo,
                     min_size=0,
                     max_size=self._max_size,
-                    timeout=POOL_WAIT_SECONDS,
                     configure=self._configure,
                     check=ConnectionPool.check_connection,
                     open=True,

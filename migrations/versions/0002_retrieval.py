@@ -39,7 +39,11 @@ def upgrade() -> None:
     create_tables()
     for column in ("ordinals", "counts", "lengths"):
         op.execute(f"alter table kb.lexical_posting alter column {column} set storage external")
-    op.execute("insert into kb.index_state default values")
+    # Not from 0: answers cached for a database that was here before must stay out of reach.
+    op.execute(
+        "insert into kb.index_state (generation)"
+        " values ((extract(epoch from clock_timestamp()) * 1000000)::bigint)"
+    )
     execute = op.get_bind().exec_driver_sql
     protect_rows(execute)
     if exists(CALLER):

@@ -1,0 +1,1 @@
+"""Answers to repeated searches, kept for a while. Losing them only slows."""

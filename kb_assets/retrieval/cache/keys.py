@@ -1,0 +1,76 @@
+"""What cached values are found by: everything that decides them, and nothing of it legible."""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from kb_assets.embeddings.space import Space, space_fingerprint
+from kb_assets.fingerprints import settings_fingerprint
+from kb_assets.retrieval.query import Caller, Filters, Query
+from kb_assets.settings import RerankSettings, SearchSettings
+
+VERSION = 1
+"""Raised when answers are found, ordered or written down in another way."""
+
+
+def cache_key(
+    query: Query,
+    *,
+    generation: int,
+    space_id: int | None,
+    search: SearchSettings,
+    rerank: RerankSettings,
+) -> bytes:
+    """Return the key of an answer: the same for the same question to the same index.
+
+    Whatever changes what may be found raises the generation, in the same transaction. Answers
+    to earlier generations are then out of reach, and expire.
+
+    Args:
+        query: What is asked, and for whom.
+        generation: Of `kb.index_state`, read where the search reads: in its snapshot or before.
+        space_id: The space that is asked; None if none is.
+        search: How both sides are joined.
+        rerank: Who orders the hits anew.
+    """
+    decides = {
+        "version": VERSION,
+        "generation": generation,
+        "space": space_id,
+        "text": query.text,
+        "limit": query.limit,
+        "mode": query.mode,
+        "filters": filters_json(query.filters),
+        "per_document": query.per_document,
+        "min_score": query.min_score,
+        "merge": query.merge,
+        "rerank": _rerank(rerank) if query.rerank else None,
+        "search": search.model_dump(include={"language", "fusion", "vector_weight"}),
+        "caller": _caller(query.caller),
+    }
+    return settings_fingerprint(decides)
+
+
+def vector_key(space: Space, text: str) -> bytes:
+    """Return the key of a question's vector; publishing does not change it."""
+    model = space_fingerprint(space.model, space.precision).hex()
+    return settings_fingerprint({"version": VERSION, "model": model, "text": text})
+
+
+def filters_json(filters: Filters) -> dict[str, Any]:
+    """Return filters as JSON, without those that are not set."""
+    set_ = {field.name: getattr(filters, field.name) for field in fields(filters)}
+    text = json.dumps(
+        {name: value for name, value in set_.items() if value},
+        default=lambda condition: condition.to_json(),
+    )
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _caller(caller: Caller | None) -> dict[str, Any] | None:
+    return None if caller is None else {"sources": caller.sources, "tags": caller.tags}
+
+
+def _rerank(settings: RerankSettings) -> dict[str, Any]:
+    return settings.model_dump(include={"url", "model", "candidates"})
