@@ -22,6 +22,7 @@ from kb_assets.index.account import account_for
 from kb_assets.index.checks import (
     busy_shards,
     index_health,
+    index_recall,
     soundness,
     text_coverage,
     unfilled_spaces,
@@ -30,6 +31,9 @@ from kb_assets.knowledge_base import KnowledgeBase
 
 LEAST_FOUND = 0.9
 """HNSW is approximate: a vector may miss itself now and then, but not many do."""
+
+GOOD_RECALL = 0.95
+LEAST_RECALL = 0.8
 
 CONFIRM_DELETES = (
     "Look whether the source is whole. If the documents are gone on purpose, run "
@@ -58,6 +62,7 @@ def index_checks() -> list[dg.AssetChecksDefinition]:
         every_chunk_is_embedded,
         new_space_is_filled,
         index_is_valid,
+        index_recall_holds,
     ]
 
 
@@ -239,5 +244,44 @@ def index_is_valid(
             "usable": health.usable,
             "vectors_asked": health.asked,
             "found_themselves": health.found,
+        },
+    )
+
+
+@dg.asset_check(
+    asset="vector_index",
+    description="Searching through the index finds what an exact search does: at least 95 of 100 "
+    "nearest neighbours of vectors drawn at random.",
+)
+def index_recall_holds(
+    context: dg.AssetCheckExecutionContext,
+    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+) -> dg.AssetCheckResult:
+    """Red if the index loses neighbours: WARN, or ERROR once every fifth is lost.
+
+    Without a usable index searches are exact; that is for `index_is_valid` to say.
+    """
+    with opened(context, knowledge_base) as (kb, _):
+        seen = index_recall(kb.database)
+    if seen is None or not seen.asked:
+        return dg.AssetCheckResult(passed=True, description="There is nothing to compare.")
+    severity = dg.AssetCheckSeverity.WARN
+    if seen.recall < LEAST_RECALL:
+        severity = dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        passed=seen.recall >= GOOD_RECALL,
+        severity=severity,
+        description=f"The index finds {seen.recall:.1%} of the ten nearest neighbours of "
+        f"{seen.asked} vectors."
+        + (
+            ""
+            if seen.recall >= GOOD_RECALL
+            else " Drop the space's HNSW index; `kb index` then builds it anew."
+        ),
+        metadata={
+            "space": seen.space,
+            "vectors": seen.vectors,
+            "vectors_asked": seen.asked,
+            "recall": seen.recall,
         },
     )

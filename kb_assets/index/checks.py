@@ -20,6 +20,21 @@ SAMPLE = 500
 SELF_SAMPLE = 20
 """How many vectors are searched for by themselves."""
 
+NEIGHBOURS = 10
+"""How many neighbours are compared for each vector that is searched for."""
+
+RECALL_SAMPLE = 50
+"""How many vectors are searched for, exactly and through the index."""
+
+_LEAST_RECALL_SAMPLE = 10
+_MOST_DISTANCES = 2_000_000
+"""An exact search computes a distance to every vector: of a large space fewer are asked for."""
+
+_CANDIDATES = 100
+"""How many neighbours the index keeps in view, as when readers search."""
+
+_SAME_DISTANCE = 1e-6
+
 _statements = Statements.beside(__file__)
 
 
@@ -70,6 +85,23 @@ class IndexHealth:
     usable: bool
     asked: int
     found: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecall:
+    """How much of what is nearest the live space's index finds.
+
+    Attributes:
+        space: The space's name.
+        vectors: How many it has.
+        asked: Stored vectors that were searched for; none if there is nothing to compare.
+        recall: The share of their ten nearest that the index found.
+    """
+
+    space: str
+    vectors: int
+    asked: int
+    recall: float
 
 
 def busy_shards(database: Database, shards: tuple[Shard, ...]) -> frozenset[Shard]:
@@ -155,6 +187,53 @@ def index_health(database: Database) -> IndexHealth | None:
         if usable and has_vectors:
             asked, found = _search_for_some(connection, space)
     return IndexHealth(space.name, has_vectors, usable, asked, found)
+
+
+def index_recall(database: Database) -> IndexRecall | None:
+    """Search the live space for some of its vectors, exactly and through its index."""
+    space = live_space(database)
+    if space is None:
+        return None
+    with database.transaction() as connection:
+        row = connection.execute(_statements("count_vectors", embeddings=space.table)).fetchone()
+        vectors = int(row[0]) if row else 0
+        if vectors < NEIGHBOURS or not is_fit(space, index_states(connection, space)):
+            return IndexRecall(space.name, vectors, 0, 1.0)
+        hashes = _some_hashes(connection, space, vectors)
+    exact = _nearest(database, space, hashes, through_index=False)
+    found = _nearest(database, space, hashes, through_index=True)
+    near = sum(
+        distance <= exact[hash_][-1] + _SAME_DISTANCE
+        for hash_, distances in found.items()
+        for distance in distances
+    )
+    return IndexRecall(space.name, vectors, len(exact), near / sum(map(len, exact.values())))
+
+
+def _some_hashes(connection: psycopg.Connection[Any], space: Space, vectors: int) -> list[bytes]:
+    wanted = min(RECALL_SAMPLE, max(_LEAST_RECALL_SAMPLE, _MOST_DISTANCES // vectors))
+    query = _statements("sample_hashes", embeddings=space.table)
+    hashes: dict[bytes, None] = {}
+    for start in _starts():
+        rows = connection.execute(query, {"start": start, "limit": wanted - len(hashes)})
+        hashes |= dict.fromkeys(hash_ for (hash_,) in rows)
+    return list(hashes)
+
+
+def _nearest(
+    database: Database, space: Space, hashes: list[bytes], *, through_index: bool
+) -> dict[bytes, list[float]]:
+    """Return how far the nearest vectors are from each, nearest first."""
+    query = _statements("distances_to_neighbours", embeddings=space.table)
+    with database.transaction() as connection:
+        if through_index:
+            connection.execute(_statements("let_only_the_index_answer"))
+            named = {"candidates": str(_CANDIDATES)}
+            connection.execute(_statements("search_as_readers_do"), named)
+        else:
+            connection.execute(_statements("let_no_index_answer"))
+        rows = connection.execute(query, {"hashes": hashes, "neighbours": NEIGHBOURS})
+        return dict(rows.fetchall())
 
 
 def _search_for_some(connection: psycopg.Connection[Any], space: Space) -> tuple[int, int]:

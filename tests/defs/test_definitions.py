@@ -30,6 +30,7 @@ CHECKS = {
     "every_chunk_is_embedded",
     "new_space_is_filled",
     "index_is_valid",
+    "index_recall_holds",
 }
 HEAVY = ("openai", "pyarrow", "duckdb", "torch", "trafilatura", "onnxruntime", "pypdfium2")
 
