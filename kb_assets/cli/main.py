@@ -12,6 +12,7 @@ import click
 
 from kb_assets import __version__
 from kb_assets.cli import exits
+from kb_assets.cli.ask import ask
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
 from kb_assets.cli.evaluate import evaluate
@@ -64,7 +65,20 @@ def kb() -> None:
     """
 
 
-for _command in (init, doctor, plan, index, search, status, why, evaluate, space, dev, upgrade):
+for _command in (
+    init,
+    doctor,
+    plan,
+    index,
+    search,
+    ask,
+    status,
+    why,
+    evaluate,
+    space,
+    dev,
+    upgrade,
+):
     kb.add_command(_command)
 
 
