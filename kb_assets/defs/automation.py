@@ -1,4 +1,4 @@
-"""What follows by itself: the vector index after publishing."""
+"""What follows by itself: the vector index after publishing, and quality after the index."""
 
 import dagster as dg
 
@@ -16,20 +16,34 @@ def after_publishing() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
       graph; a bulk load is several times faster without it.
     - *not in_progress*: the run that publishes may have the index as its next step.
     """
+    return _once_those_before_rest(SENSOR)
+
+
+def after_indexing() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
+    """Measure retrieval once the index was looked after, whoever did that."""
+    return _once_those_before_rest("after_indexing")
+
+
+def automation_sensor(*assets: str) -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that evaluates the conditions; the one Dagster adds itself is stopped.
+
+    Args:
+        assets: Those that have a condition.
+    """
+    return dg.AutomationConditionSensorDefinition(
+        SENSOR,
+        target=dg.AssetSelection.assets(*assets),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Looks after the vector index when shards were published without it, and "
+        "measures retrieval when the index was looked after.",
+    )
+
+
+def _once_those_before_rest(label: str) -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
     updated = dg.AutomationCondition.any_deps_updated().since_last_handled()
     return (
         updated
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()
-    ).with_label(SENSOR)
-
-
-def automation_sensor() -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates the condition; the one Dagster adds itself is stopped."""
-    return dg.AutomationConditionSensorDefinition(
-        SENSOR,
-        target=dg.AssetSelection.assets("vector_index"),
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
-        description="Looks after the vector index when shards were published without it.",
-    )
+    ).with_label(label)

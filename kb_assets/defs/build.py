@@ -10,6 +10,7 @@ from kb_assets.defs.chunks import document_chunks_asset
 from kb_assets.defs.documents import raw_documents_asset
 from kb_assets.defs.embeddings import chunk_embeddings_asset
 from kb_assets.defs.index import published_documents_asset, vector_index_asset
+from kb_assets.defs.quality import retrieval_quality_asset, retrieval_quality_holds
 from kb_assets.defs.resources import KNOWLEDGE_BASE, KnowledgeBaseResource
 from kb_assets.defs.schedules import index_documents_job, index_documents_schedule
 from kb_assets.settings import Settings
@@ -34,13 +35,18 @@ def build_definitions(
             published_documents_asset(settings),
             vector_index_asset(settings),
         ]
+        checks, automated = index_checks(), ["vector_index"]
+        if settings.quality.questions is not None:
+            assets.append(retrieval_quality_asset(settings))
+            checks.append(retrieval_quality_holds)
+            automated.append("retrieval_quality")
     job = index_documents_job()
     return dg.Definitions(
         assets=assets,
-        asset_checks=index_checks(),
+        asset_checks=checks,
         jobs=[job],
         schedules=[index_documents_schedule(settings, job)],
-        sensors=[automation_sensor()],
+        sensors=[automation_sensor(*automated)],
         resources={KNOWLEDGE_BASE: resource or KnowledgeBaseResource(settings)},
         executor=dg.in_process_executor,
     )

@@ -46,10 +46,25 @@ _CHUNK = {
     "heading_path": "The headings it stands under, outermost first",
     "text": "The span itself",
 }
+_EVALUATION = {
+    "id": "Grows with each evaluation",
+    "evaluated_at": "When it was stored",
+    "run_id": "The run that asked",
+    "space_id": "The space that was asked",
+    "purpose": "`quality` stops things if it fails; `comparison` is of other spaces or questions",
+    "questions_hash": "What the set of questions is known by",
+    "questions": "How many were asked",
+    "metrics": "Means and 95% intervals, by mode and measure",
+    "per_question": "The measures of each question, by question, mode and measure",
+    "seconds": "How long a search took, by mode: `p50` and `p95`",
+    "verdict": "`holds` or `fails`",
+    "reasons": "Why it fails, in sentences",
+}
 _DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "document": _DOCUMENT,
     "document_revision": _REVISION,
     "chunk": _CHUNK,
+    "evaluation": _EVALUATION,
 }
 
 
@@ -66,6 +81,11 @@ def revision_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
 def chunk_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
     """Return what the catalogue says of `kb.chunk`."""
     return _of(schema.chunk)
+
+
+def evaluation_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    """Return what the catalogue says of `kb.evaluation`."""
+    return _of(schema.evaluation)
 
 
 def vector_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:

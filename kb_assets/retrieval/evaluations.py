@@ -11,7 +11,7 @@ from kb_assets.database.connect import Database
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.space import Space
 from kb_assets.retrieval.measurement import Measurement
-from kb_assets.retrieval.measures import Estimate
+from kb_assets.retrieval.measures import MEASURES, Estimate
 from kb_assets.retrieval.verdict import Scores, Verdict
 
 Purpose = Literal["quality", "comparison"]
@@ -104,7 +104,7 @@ def past_evaluations(database: Database, limit: int) -> tuple[Evaluation, ...]:
 def _evaluation(row: tuple[Any, ...]) -> Evaluation:
     id_, at, purpose, hash_, questions, metrics, per_question, seconds, verdict, reasons = row
     estimates = {
-        mode: {name: Estimate(**estimate) for name, estimate in by_measure.items()}
+        mode: {name: Estimate(**by_measure[name]) for name in MEASURES if name in by_measure}
         for mode, by_measure in metrics.items()
     }
     return Evaluation(
