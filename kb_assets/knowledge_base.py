@@ -1,7 +1,7 @@
 """A knowledge base as a library: everything the `kb` command and Dagster's assets do."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ from kb_assets.retrieval.hits import Results
 from kb_assets.retrieval.measurement import DEPTH, Ask, Remembering, Watch
 from kb_assets.retrieval.query import Caller, Filters, Mode, Query
 from kb_assets.retrieval.search import search
+from kb_assets.retrieval.suggest import Dropped, Suggestion, suggest_questions
 from kb_assets.retrieval.verdict import LEADING
 from kb_assets.retrieval.where import as_condition
 from kb_assets.settings import Settings
@@ -438,6 +439,26 @@ class KnowledgeBase:
             purpose=purpose,
             watch=watch,
         )
+
+    def suggest_questions(
+        self, number: int = 20, *, seed: int = 0, sources: tuple[str, ...] = ()
+    ) -> Iterator[Suggestion | Dropped]:
+        """Draw passages, and yield what the chat model would ask about each, as it arrives.
+
+        Args:
+            number: How many passages are drawn; each costs a request.
+            seed: What decides the draw.
+            sources: Only documents of these sources.
+
+        Raises:
+            SettingsError: A source does not exist.
+            ProviderRefusedError: There is no key for the chat model, or it refuses.
+            ProviderUnavailableError: The model cannot be reached, or broke off.
+        """
+        for source in sources:
+            self.settings.source(source)
+        wanted = sources or self._sources_to_search()
+        return suggest_questions(self.reader, self._chat, number=number, seed=seed, sources=wanted)
 
     def past_evaluations(self, limit: int = 30) -> tuple[Evaluation, ...]:
         """Return the last evaluations of the configured questions, newest first."""

@@ -24,6 +24,7 @@ from kb_assets.cli.session import COMMON_OPTIONS, Session
 from kb_assets.cli.setup import init, upgrade
 from kb_assets.cli.space import space
 from kb_assets.cli.status import status
+from kb_assets.cli.suggest import suggest
 from kb_assets.cli.why import why
 
 _EPILOG = """\b
@@ -80,6 +81,7 @@ for _command in (
     upgrade,
 ):
     kb.add_command(_command)
+evaluate.add_command(suggest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -82,3 +82,32 @@ from kb.evaluation
 where purpose = 'quality'
 order by id desc
 limit :limit;
+
+-- name: draw_passages(seed, number, sources, least_tokens)
+-- Passages to ask about: one of each document, the sources in turn, in an order that the seed
+-- and the paths decide, so that the same documents give the same draw after they are indexed anew.
+with drawn as materialized (
+    select s.name, d.path, d.live_revision_id,
+        row_number() over (
+            partition by s.id order by md5(:seed ::text || '/' || d.path), d.path
+        ) as turn
+    from kb.document d
+    join kb.source s on s.id = d.source_id
+    where (:sources ::text[] = '{}' or s.name = any(:sources ::text[]))
+        and exists (
+            select from kb.chunk c
+            where c.revision_id = d.live_revision_id and c.token_count >= :least_tokens
+        )
+    order by turn, s.name
+    limit :number
+)
+select drawn.name, drawn.path, passage.heading_path, passage.text
+from drawn
+cross join lateral (
+    select c.heading_path, c.text
+    from kb.chunk c
+    where c.revision_id = drawn.live_revision_id and c.token_count >= :least_tokens
+    order by md5(:seed ::text || '/' || c.ordinal), c.ordinal
+    limit 1
+) passage
+order by drawn.turn, drawn.name;

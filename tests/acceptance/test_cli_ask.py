@@ -149,3 +149,31 @@ def test_the_keys_are_told_to_nobody(indexed: CommandLine, server: ChatServer) -
     assert len(server.requests) == 8
     assert KEY not in "\n".join(said)
     assert KEY not in json.dumps(server.prompts)
+
+
+def test_golden_questions_are_drafted(indexed: CommandLine, server: ChatServer) -> None:
+    for name in ("herons", "owls"):
+        text = f"# {name}\n\nThe {name} of this place are seven. {'They are counted. ' * 20}\n"
+        write(indexed.folder / "documents", **{name: text})
+    indexed.must("index")
+    said = iter(["How many are there?", "How many are counted?"] * 9)
+    server.write = lambda system, user: json.dumps({"question": next(said), "answer": "seven"})
+    arguments = ("eval", "suggest", "--output", "draft.yaml")
+    told = indexed.text(*arguments)
+    assert "How many are there?  (documents:" in told
+    assert "2 questions from 2 passages." in told
+    draft = indexed.folder / "draft.yaml"
+    drafted = draft.read_text()
+    assert drafted.count("accepted: false") == 2
+    result = indexed(*arguments)
+    assert result.code == 3
+    assert "draft.yaml" in result.json["error"]["what"]
+    assert draft.read_text() == drafted
+    assert len(server.requests) == 2, "nothing was paid for in vain"
+    server.script(ChatFault(), ChatFault(end="close"))
+    assert indexed("eval", "suggest", "--output", "half.yaml").code == 75
+    assert (indexed.folder / "half.yaml").read_text().count("accepted: false") == 1
+    server.write = lambda system, user: "no"
+    found = indexed.must("eval", "suggest", "--output", "none.yaml", code=9)
+    assert found == {"output": None, "suggestions": [], "dropped": {"no_question": 2}}
+    assert not (indexed.folder / "none.yaml").exists()
