@@ -12,7 +12,7 @@ ones may go away when the same thing is tried again.
     │   ├── DatabaseRefusedError   the database is there, but cannot serve us
     │   ├── SourceError            a source is not there, or not ours to read
     │   ├── DocumentError          one document cannot be read, parsed or split
-    │   ├── ProviderRefusedError   the embedding provider will never answer this request
+    │   ├── ProviderRefusedError   a provider or model will never answer this request
     │   ├── TextRefusedError       one text has no usable vector
     │   ├── SpaceError             an embedding space is not fit for what was asked
     │   ├── CostLimitError         going on would spend more than was allowed
@@ -106,7 +106,7 @@ class DocumentError(PermanentError):
 
 
 class ProviderRefusedError(PermanentError):
-    """The embedding provider refuses: wrong key, unknown model, wrong dimensions."""
+    """A provider refuses: wrong key, unknown model, wrong dimensions."""
 
     exit_code = 6
 
@@ -158,7 +158,7 @@ class SourceUnavailableError(TransientError):
 
 
 class ProviderUnavailableError(TransientError):
-    """The embedding provider cannot be reached, or went on failing after retries."""
+    """A provider cannot be reached, went on failing after retries, or broke off."""
 
 
 class ShardBusyError(TransientError):

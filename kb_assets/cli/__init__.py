@@ -10,10 +10,10 @@ Exit codes are stable:
     3    kb.toml, a KB_* variable or an option is wrong
     4    the database has another schema, or cannot serve us
     5    a source is missing or may not be read
-    6    the embedding provider refuses
+    6    a provider refuses: embeddings, chat model or reranker
     7    an embedding space is not fit for what was asked
     8    it would cost more than limits.max_cost_per_run_usd
-    9    what was asked for does not exist
+    9    what was asked for does not exist, or is not in the knowledge base (`kb ask`)
     10   documents are in quarantine (only with `kb index --strict`)
     11   the mass-delete guard keeps documents that are gone from their source
     12   documents wait: they are not published yet

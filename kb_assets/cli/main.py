@@ -35,13 +35,13 @@ Exit codes:
   3 wrong settings              11 vanished documents kept by the guard
   4 database not usable         12 documents wait
   5 source not usable           13 a check failed, or kb eval's verdict
-  6 embedding provider refuses  14 not published: retrieval fails
+  6 a provider refuses          14 not published: retrieval fails
   7 space not usable            75 not reachable or busy: try again
                                130 interrupted
 
 \b
 A file .env beside kb.toml is read for KB_*, AWS_*, GOOGLE_*, AZURE_* and the
-provider's key; variables that are set already win.
+providers' keys; variables that are set already win.
 """
 
 
