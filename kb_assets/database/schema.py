@@ -299,6 +299,8 @@ lexical_source = Table(
     Column("next_ordinal", Integer, nullable=False, server_default=text("0")),
     Column("generation", Integer, nullable=False, server_default=text("0")),
     Column("merged_generation", Integer, nullable=False, server_default=text("0")),
+    Column("base_generation", Integer, nullable=False, server_default=text("0")),
+    Column("base_ordinal", Integer, nullable=False, server_default=text("0")),
     comment="What BM25 needs to know of a source as a whole; exact, changed by publishing",
 )
 

@@ -5,7 +5,7 @@ select pg_advisory_xact_lock(:lock_class, 0);
 
 -- name: find_publishable(source_id, slot_low, slot_high)
 -- Documents of the shard with something to publish: a revision that is split, or their end.
-select d.id
+select d.id, case when d.vanished_at is null then r.id end, coalesce(octet_length(r.text), 0)
 from kb.document d
 left join kb.document_revision r on r.id = d.pending_revision_id
 where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
@@ -16,7 +16,7 @@ order by d.id;
 -- name: flip(document_ids, space_id)
 -- Make revisions live of which every text has its vector, or was refused one.
 with ready as (
-    select d.id, d.live_revision_id as old_id, d.pending_revision_id as new_id
+    select d.id, d.live_revision_id as old_id, d.pending_revision_id as new_id, r.tags
     from kb.document d
     join kb.document_revision r on r.id = d.pending_revision_id
     where d.id = any(:document_ids) and d.vanished_at is null and r.state = 'chunked'
@@ -32,10 +32,10 @@ with ready as (
         )
 )
 update kb.document d
-set live_revision_id = ready.new_id, pending_revision_id = null
+set live_revision_id = ready.new_id, pending_revision_id = null, live_tags = ready.tags
 from ready
 where d.id = ready.id
-returning d.id, ready.old_id;
+returning d.id, ready.old_id, ready.new_id;
 
 -- name: find_vanished(document_ids)
 select d.id, array_remove(array_agg(r.id), null)
@@ -386,3 +386,107 @@ cross join lateral (
 ) nearest
 where asked.input_hash = any(:hashes)
 group by asked.input_hash;
+
+-- name: stems(language, words)
+-- A word's stem by the dictionaries of a text search configuration, which may have one for ASCII
+-- words and one for others. Null for a stop word; a word no dictionary knows stays as it is.
+with dictionary as (
+    select max(mapdict) filter (where maptokentype = 1) as of_ascii,
+        max(mapdict) filter (where maptokentype = 2) as of_others
+    from pg_ts_config_map
+    where mapcfg = ('pg_catalog.' || :language)::regconfig and mapseqno = 1
+)
+select w.word,
+    case
+        when stem.lexemes is null then w.word
+        when stem.lexemes = '{}' then null
+        else stem.lexemes[1]
+    end
+from dictionary, unnest(:words ::text[]) as w (word),
+    ts_lexize(case when w.word ~ '^[ -~]+$' then of_ascii else of_others end, w.word)
+        as stem (lexemes);
+
+-- name: find_lexical_source(source_id)
+select analyser from kb.lexical_source where source_id = :source_id;
+
+-- name: delete_lexical_source(source_id)
+delete from kb.lexical_source where source_id = :source_id;
+
+-- name: add_lexical_source(source_id, language, analyser)
+insert into kb.lexical_source (source_id, language, analyser)
+values (:source_id, :language, :analyser);
+
+-- name: advance_lexical_source(source_id, chunks, tokens)
+-- Reserve ordinals and a generation for chunks that go live.
+update kb.lexical_source
+set chunks = chunks + :chunks, tokens = tokens + :tokens,
+    next_ordinal = next_ordinal + :chunks, generation = generation + 1
+where source_id = :source_id
+returning next_ordinal - :chunks, generation;
+
+-- name: chunks_to_analyse(revision_ids)
+select c.revision_id, r.title, c.heading_path, c.text
+from kb.chunk c
+join kb.document_revision r on r.id = c.revision_id
+where c.revision_id = any(:revision_ids)
+order by c.revision_id, c.ordinal;
+
+-- name: live_chunks_to_analyse(source_id)
+select c.revision_id, r.title, c.heading_path, c.text
+from kb.document d
+join kb.document_revision r on r.id = d.live_revision_id
+join kb.chunk c on c.revision_id = r.id
+where d.source_id = :source_id
+order by c.revision_id, c.ordinal;
+
+-- name: mark_dead(revision_ids)
+-- What leaves is no longer counted at once; its postings go with a later merge.
+with dead as (
+    update kb.lexical_document
+    set is_dead = true
+    where revision_id = any(:revision_ids) and not is_dead
+    returning source_id, chunks, tokens
+),
+sums as (
+    select source_id, sum(chunks) as chunks, sum(tokens) as tokens from dead group by source_id
+)
+update kb.lexical_source l
+set chunks = l.chunks - sums.chunks, tokens = l.tokens - sums.tokens
+from sums
+where l.source_id = sums.source_id;
+
+-- name: lexical_states()
+select l.source_id, l.chunks,
+    (
+        select coalesce(sum(d.chunks), 0)::int
+        from kb.lexical_document d
+        where d.source_id = l.source_id and d.is_dead
+    ),
+    l.next_ordinal, l.generation, l.merged_generation, l.base_generation, l.base_ordinal
+from kb.lexical_source l
+order by l.source_id;
+
+-- name: postings_after(source_id, after, generation)
+select term, block, ordinals, counts, lengths
+from kb.lexical_posting
+where source_id = :source_id and generation > :after and generation < :generation
+order by term, block, generation;
+
+-- name: delete_merged(source_id, after, generation)
+delete from kb.lexical_posting
+where source_id = :source_id and generation > :after and generation < :generation;
+
+-- name: take_lexical_documents(source_id)
+delete from kb.lexical_document
+where source_id = :source_id
+returning first_ordinal, chunks, tokens, revision_id, is_dead;
+
+-- name: note_merge(source_id, generation, next_ordinal, full)
+update kb.lexical_source
+set generation = :generation, merged_generation = :generation, next_ordinal = :next_ordinal,
+    base_generation = case when :full then :generation else base_generation end,
+    base_ordinal = case when :full then :next_ordinal else base_ordinal end
+where source_id = :source_id;
+
+-- name: note_change()
+update kb.index_state set generation = generation + 1;

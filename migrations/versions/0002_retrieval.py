@@ -104,6 +104,8 @@ def create_tables() -> None:
         sa.Column("next_ordinal", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("generation", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("merged_generation", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("base_generation", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("base_ordinal", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.ForeignKeyConstraint(
             ["source_id"],
             ["kb.source.id"],
