@@ -50,6 +50,7 @@ OPERATORS = {
 _ORDERING = frozenset(("<", "<=", ">", ">=", "between"))
 
 _MOST_KEYS = 32
+_MOST_BITS = 4096
 _KEY = regex.compile(rf"\.(?:(?P<plain>{WORD})|(?P<quoted>{QUOTED}))", regex.DOTALL)
 _PLAIN = regex.compile(WORD)
 _ESCAPE = re.compile(r"""\\([\\"'])""")
@@ -167,9 +168,8 @@ def _checked(head: str, operator: str, value: Any) -> Value:  # noqa: ANN401
         why = f"It has {len(value):,} values; {MAX_VALUES:,} can be asked for."
         raise _not_comparable(head, operator, value, why)
     values = tuple(_scalar(head, operator, item) for item in value)
-    if operator == "between" and (
-        len(values) != 2 or len({isinstance(v, str) for v in values}) > 1
-    ):
+    kinds = {isinstance(one, str) for one in values}
+    if operator == "between" and (len(values), len(kinds)) != (2, 1):
         why = "It takes two values, both text or both numbers."
         raise _not_comparable(head, operator, value, why)
     return values
@@ -188,8 +188,10 @@ def _scalar(head: str, operator: str, value: Any) -> Scalar:  # noqa: ANN401
             if operator in _ORDERING:
                 raise _not_comparable(head, operator, value, "It takes text or a number.")
             return value
-        case int():
+        case int() if operator not in _ORDERING:
             return plain_int(value)
+        case int() if value.bit_length() <= _MOST_BITS:
+            return value
         case float() if math.isfinite(value):
             return value
     why = "It takes text, finite numbers, true, false and null."

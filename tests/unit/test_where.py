@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -335,3 +336,17 @@ def test_what_is_no_condition_is_refused_as_a_part() -> None:
 
 def test_and_is_not_or() -> None:
     assert And((API,)) != Or((API,))
+
+
+def test_texts_are_in_the_same_order_in_every_database() -> None:
+    """No other collation than C is in the embedded server, so that only the statement shows it."""
+    for where in ("metadata.x < 'a'", "metadata.x between 'a' and 'b'"):
+        statement, _ = compile_condition(parse_where(where))
+        assert re.search(r"""#>> '{}'\) collate "C"  ?[<>]""", statement.as_string(None))
+
+
+def test_numbers_of_any_size_are_in_order() -> None:
+    assert Comparison("metadata.x", "between", (0, 2**70)).value == (0, 2**70)
+    assert Comparison("metadata.x", "<", 2**70).value == 2**70
+    with pytest.raises(SettingsError):
+        Comparison("metadata.x", "<", 10**5000)
