@@ -38,7 +38,7 @@ def search(session: Session, question: str, full: bool, **filters: Any) -> int: 
     if session.as_json:
         from kb_assets.cli.output import print_json
 
-        print_json({"question": question, "provider": provider, "hits": hits})
+        print_json({"question": question, "provider": provider, "hits": hits.hits})
     else:
         _print(hits, question, full)
         _print_footer(hits, provider)
