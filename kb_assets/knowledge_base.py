@@ -19,7 +19,7 @@ from kb_assets.embeddings.embedder import Embedder
 from kb_assets.embeddings.open import embedder_for
 from kb_assets.embeddings.space import Space, live_space
 from kb_assets.embeddings.stage import EmbedReport, embed_chunks
-from kb_assets.errors import SpaceError
+from kb_assets.errors import SettingsError, SpaceError
 from kb_assets.fingerprints import Shard
 from kb_assets.forecast.forecast import Forecast, forecast
 from kb_assets.index.account import Account, Contents, account_for, contents_of
@@ -43,9 +43,11 @@ from kb_assets.retrieval.conditions import Condition
 from kb_assets.retrieval.evaluate import EvaluationReport, evaluate, golden_questions
 from kb_assets.retrieval.evaluations import Evaluation, past_evaluations
 from kb_assets.retrieval.hits import Results
+from kb_assets.retrieval.log import QueryLog, forget_old_queries
 from kb_assets.retrieval.measurement import DEPTH, Ask, Remembering, Watch
 from kb_assets.retrieval.query import Caller, Filters, Mode, Query
-from kb_assets.retrieval.search import search
+from kb_assets.retrieval.rerank import Reranker
+from kb_assets.retrieval.search import Scope, Searcher, source_ids
 from kb_assets.retrieval.suggest import Dropped, Suggestion, suggest_questions
 from kb_assets.retrieval.verdict import LEADING
 from kb_assets.retrieval.where import as_condition
@@ -148,7 +150,32 @@ class KnowledgeBase:
         Raises:
             SchemaError: The schema is behind or ahead of this code.
         """
-        return _checked(Database(self.urls.reader, application_name="kb_assets search"))
+        return _checked(
+            Database(self.urls.reader, application_name="kb_assets search", snapshots=True)
+        )
+
+    @cached_property
+    def callers(self) -> Database:
+        """Where searches of callers read, as a role that row-level security binds.
+
+        Raises:
+            SettingsError: There is no such role.
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        if not self.urls.caller:
+            raise SettingsError(
+                "Nobody can search as a caller.",
+                why="KB_CALLER_DATABASE_URL does not say as which role.",
+                fix="Make the role kb_caller (docs/deploy.md), and set the variable.",
+            )
+        return _checked(
+            Database(self.urls.caller, application_name="kb_assets caller", snapshots=True)
+        )
+
+    @cached_property
+    def query_log(self) -> QueryLog:
+        """Where searches are noted, for as long as `search.log_days` says."""
+        return QueryLog(lambda: self.database, self.settings.search)
 
     def __enter__(self) -> "KnowledgeBase":
         return self
@@ -163,7 +190,7 @@ class KnowledgeBase:
 
     def close(self) -> None:
         """Close all connections; they are opened again when needed."""
-        for name in ("database", "reader"):
+        for name in ("query_log", "database", "reader"):
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
@@ -212,6 +239,7 @@ class KnowledgeBase:
         collected = collect_unused_vectors(
             run.database, self.settings.limits.unused_vector_days * SECONDS_PER_DAY
         )
+        forget_old_queries(run.database, self.settings.search.log_days)
         vectors = maintain_vector_indexes(run.database, collected=collected)
         for report in reports:
             for space in report.embedded:
@@ -284,8 +312,7 @@ class KnowledgeBase:
             rerank=rerank,
             caller=caller,
         )
-        space = self._live_space()
-        return search(self.reader, space, self._embedder(space), query)
+        return self._search(query)
 
     def ask(
         self,
@@ -500,9 +527,37 @@ class KnowledgeBase:
         def ask(text: str, mode: Mode) -> Results:
             # The one place where evaluation meets search.
             query = Query(text, DEPTH, wanted, mode, merge=False, rerank=mode == LEADING)
-            return search(self.reader, space, embedder, query)
+            return self._searcher(space, embedder).find(query).results
 
         return ask
+
+    def _search(self, query: Query) -> Results:
+        """Search the space that answers; or return what was found for the same before."""
+        space = self._live_space()
+        found = self._searcher(space, self._embedder(space), query.caller).find(query)
+        self.query_log.add(query, found.results)
+        return found.results
+
+    def _searcher(self, space: Space, embedder: Embedder, caller: Caller | None = None) -> Searcher:
+        return Searcher(
+            database=self.reader if caller is None else self.callers,
+            space=space,
+            embedder=embedder,
+            settings=self.settings.search,
+            reranker=self._reranker,
+            rerank_candidates=self.settings.rerank.candidates,
+            scope=None if caller is None else self._scope(caller),
+        )
+
+    def _scope(self, caller: Caller) -> Scope:
+        """Return what a caller may see; of sources that are not there, nothing."""
+        for source in caller.sources:
+            self.settings.source(source)
+        return Scope(source_ids(self.reader, caller.sources), caller.tags)
+
+    @cached_property
+    def _reranker(self) -> Reranker | None:
+        return Reranker(self.settings.rerank) if self.settings.rerank.url else None
 
     def _embedder(self, space: Space) -> Embedder:
         if space.id not in self._embedders:

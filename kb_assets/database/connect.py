@@ -100,19 +100,28 @@ class Database:
     Nothing is connected before the first transaction, which also checks the server.
     """
 
-    def __init__(self, url: str, *, max_size: int = 8, application_name: str = "kb_assets") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_size: int = 8,
+        application_name: str = "kb_assets",
+        snapshots: bool = False,
+    ) -> None:
         """Remember where to connect.
 
         Args:
             url: The writer's database; not through a pooler.
             max_size: The most connections open at once.
             application_name: What `pg_stat_activity` shows.
+            snapshots: Whether each transaction only reads, and sees one state of the database.
 
         Raises:
             SettingsError: The URL is not one of PostgreSQL.
         """
         self._conninfo = conninfo(url, application_name)
         self._max_size = max_size
+        self._snapshots = snapshots
         self._pool: ConnectionPool[psycopg.Connection] | None = None
         self._types: VectorTypes | None = None
         self._lock = threading.Lock()
@@ -121,7 +130,9 @@ class Database:
     def transaction(
         self, *, wait_seconds: float = POOL_WAIT_SECONDS
     ) -> Iterator[psycopg.Connection]:
-        """Lend a connection for one READ COMMITTED transaction: committed at the end.
+        """Lend a connection for one transaction: committed at the end.
+
+        It is READ COMMITTED, or REPEATABLE READ and READ ONLY for snapshots.
 
         Rolled back if the body raises. If the connection is lost during the commit, the outcome
         is unknown: read it again.
@@ -202,6 +213,11 @@ class Database:
 
     def _configure(self, connection: psycopg.Connection) -> None:
         connection.isolation_level = IsolationLevel.READ_COMMITTED
+        if self._snapshots:
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            # A plan made for no question in particular is a bad one for a narrow filter.
+            connection.prepare_threshold = None
         if self._types is not None:
             self._types.register(connection)
 

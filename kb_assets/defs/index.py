@@ -16,6 +16,7 @@ from kb_assets.index.collect import collect_unused_vectors
 from kb_assets.index.publish import publish_documents
 from kb_assets.index.vectors import maintain_vector_indexes
 from kb_assets.knowledge_base import SECONDS_PER_DAY
+from kb_assets.retrieval.log import forget_old_queries
 from kb_assets.settings import Settings
 
 PUBLISHED = """
@@ -29,8 +30,9 @@ live with the next run; until then their old revision answers. The row count is 
 INDEX = """
 The HNSW index over each space's vectors: built after a bulk load, looked after, rebuilt when due.
 
-Also deletes vectors nothing has used for `limits.unused_vector_days`. It has no partitions: all
-shards share it. Without a usable index searches are exact, and slow.
+Also deletes vectors nothing has used for `limits.unused_vector_days`, and questions asked more than
+`search.log_days` ago. It has no partitions: all shards share it. Without a usable index searches
+are exact, and slow.
 """
 
 
@@ -88,6 +90,7 @@ def vector_index_asset(settings: Settings) -> dg.AssetsDefinition:
             knowledge_base.say("looking after the vector index")
             days = settings.limits.unused_vector_days
             collected = collect_unused_vectors(run.database, days * SECONDS_PER_DAY)
+            forget_old_queries(run.database, settings.search.log_days)
             reports = maintain_vector_indexes(run.database, collected=collected)
         for report in reports:
             knowledge_base.note("vector_index", report.space, asdict(report))

@@ -29,7 +29,7 @@ class Hit:
         last_ordinal: Which chunk it ends with: neighbours that are both found are one passage.
         vector_score: Cosine similarity to the question, -1 to 1; None if meaning was not asked.
         lexical_score: BM25 of the question's words; None if words were not asked.
-        fused_score: Both joined, before any reranking.
+        fused_score: Both joined on one scale for all questions, 0 to 1, whatever orders the hits.
         rerank_score: What the reranker gave.
     """
 

@@ -1,34 +1,149 @@
 -- name: search_index(vector, limit)
 -- The nearest live chunks by the vector index. What is live hangs on one join alone: another
 -- condition beside it hides from the planner how few documents a chunk can belong to.
-select s.name, d.path, r.id, c.ordinal, c.heading_path, c.byte_start, c.byte_end, c.text,
-    r.title, r.tags, r.metadata, 1 - (e.vector <=> :vector) as score
+select c.revision_id, c.ordinal, 1 - (e.vector <=> :vector), l.source_id,
+    l.first_ordinal + c.ordinal
+from {embeddings} e
+join kb.chunk c on c.input_hash = e.input_hash
+join kb.document d on d.live_revision_id = c.revision_id
+left join kb.lexical_document l on l.revision_id = c.revision_id
+where {condition}
+order by e.vector <=> :vector
+limit :limit;
+
+-- name: search_index_of_documents(vector, limit)
+-- The same where the condition looks at documents, revisions and sources.
+select c.revision_id, c.ordinal, 1 - (e.vector <=> :vector), l.source_id,
+    l.first_ordinal + c.ordinal
 from {embeddings} e
 join kb.chunk c on c.input_hash = e.input_hash
 join kb.document d on d.live_revision_id = c.revision_id
 join kb.document_revision r on r.id = c.revision_id
 join kb.source s on s.id = d.source_id
+left join kb.lexical_document l on l.revision_id = c.revision_id
 where {condition}
 order by e.vector <=> :vector
 limit :limit;
 
--- name: search_exactly(vector, limit)
--- The same by sorting all that match: for the few that a narrow filter leaves.
+-- name: search_exactly(vector, limit, revision_ids)
+-- The nearest among the chunks of revisions, all of which are looked at.
 with matching as materialized (
-    select s.name, d.path, r.id as revision_id, c.ordinal, c.heading_path, c.byte_start,
-        c.byte_end, c.text, r.title, r.tags, r.metadata, e.vector <=> :vector as distance
-    from kb.document d
-    join kb.document_revision r on r.id = d.live_revision_id
-    join kb.source s on s.id = d.source_id
-    join kb.chunk c on c.revision_id = d.live_revision_id
+    select c.revision_id, c.ordinal, e.vector <=> :vector as distance
+    from kb.chunk c
     join {embeddings} e on e.input_hash = c.input_hash
-    where {condition}
+    where c.revision_id = any(:revision_ids)
+),
+best as (
+    select * from matching order by distance limit :limit
 )
-select name, path, revision_id, ordinal, heading_path, byte_start, byte_end, text, title, tags,
-    metadata, 1 - distance as score
-from matching
-order by distance
-limit :limit;
+select b.revision_id, b.ordinal, 1 - b.distance, l.source_id, l.first_ordinal + b.ordinal
+from best b
+left join kb.lexical_document l on l.revision_id = b.revision_id
+order by b.distance;
+
+-- name: estimate_vectors(table)
+-- About how many vectors a space has; -1 before the first ANALYZE.
+select reltuples::bigint from pg_class where oid = to_regclass(:table);
+
+-- name: prepare_search(ef_search, timeout)
+-- Compiling a plan takes longer than a search does.
+select set_config('hnsw.iterative_scan', 'strict_order', true),
+    set_config('hnsw.ef_search', :ef_search, true),
+    set_config('statement_timeout', :timeout, true),
+    set_config('jit', 'off', true);
+
+-- name: limit_to_caller(source_ids, tags, any_tag)
+-- Until the transaction ends, row-level security shows what these may see.
+select set_config('kb.source_ids', cast(:source_ids ::int[] as text), true),
+    set_config(
+        'kb.tags', case when :any_tag then '*' else cast(:tags ::text[] as text) end, true
+    );
+
+-- name: find_source_ids(names)
+select id from kb.source where :names ::text[] = '{}' or name = any(:names ::text[]) order by id;
+
+-- name: find_searched_sources(names)
+-- What is searched, in what language, and the state of the index that this snapshot shows.
+select s.id, l.language, l.chunks, l.tokens, l.next_ordinal,
+    (select generation from kb.index_state)
+from kb.source s
+left join kb.lexical_source l on l.source_id = s.id
+where :names ::text[] = '{}' or s.name = any(:names ::text[])
+order by s.id;
+
+-- name: find_generation()
+select generation from kb.index_state;
+
+-- name: find_matching(source_ids)
+-- Which live revisions a filter admits, and where their chunks are among those of their source.
+-- Packed, because there may be many.
+select d.source_id,
+    string_agg(int8send(r.id), '' order by r.id),
+    string_agg(
+        int4send(l.first_ordinal) || int4send(l.chunks), '' order by l.first_ordinal
+    ) filter (where l.revision_id is not null)
+from kb.document d
+join kb.document_revision r on r.id = d.live_revision_id
+join kb.source s on s.id = d.source_id
+left join kb.lexical_document l on l.revision_id = r.id
+where d.source_id = any(:source_ids) and {condition}
+group by d.source_id;
+
+-- name: find_postings(source_ids, terms)
+select p.source_id, p.term, p.block, p.ordinals, p.counts, p.lengths
+from unnest(:source_ids ::int[], :terms ::text[]) as w (source_id, term)
+join kb.lexical_posting p on p.source_id = w.source_id and p.term = w.term;
+
+-- name: find_dead(source_ids)
+select source_id, string_agg(int4send(first_ordinal) || int4send(chunks), '')
+from kb.lexical_document
+where source_id = any(:source_ids) and is_dead
+group by source_id;
+
+-- name: find_chunks_by_position(source_ids, positions)
+-- The chunks that ordinals of sources stand for.
+select w.place::int, c.revision_id, c.ordinal
+from unnest(:source_ids ::int[], :positions ::int[]) with ordinality
+    as w (source_id, position, place)
+cross join lateral (
+    select l.revision_id, l.first_ordinal
+    from kb.lexical_document l
+    where l.source_id = w.source_id and l.first_ordinal <= w.position
+    order by l.first_ordinal desc
+    limit 1
+) l
+join kb.chunk c on c.revision_id = l.revision_id and c.ordinal = w.position - l.first_ordinal
+order by w.place;
+
+-- name: find_similarities(vector, revision_ids, ordinals)
+-- How near chunks are that their words have led to.
+select c.revision_id, c.ordinal, 1 - (e.vector <=> :vector)
+from unnest(:revision_ids ::bigint[], :ordinals ::int[]) as w (revision_id, ordinal)
+join kb.chunk c on c.revision_id = w.revision_id and c.ordinal = w.ordinal
+join {embeddings} e on e.input_hash = c.input_hash;
+
+-- name: fetch_passages(revision_ids, bests, firsts, lasts)
+select s.name, d.path, best.heading_path, first.byte_start, last.byte_end,
+    case
+        when w.first = w.last then best.text
+        else convert_from(
+            substring(
+                convert_to(r.text, 'UTF8')
+                from first.byte_start + 1 for last.byte_end - first.byte_start
+            ),
+            'UTF8'
+        )
+    end,
+    r.title, r.tags, r.metadata
+from unnest(:revision_ids ::bigint[], :bests ::int[], :firsts ::int[], :lasts ::int[])
+    with ordinality as w (revision_id, best, first, last, place)
+join kb.document d on d.live_revision_id = w.revision_id
+join kb.document_revision r on r.id = w.revision_id
+join kb.source s on s.id = d.source_id
+join kb.chunk best on best.revision_id = w.revision_id and best.ordinal = w.best
+join kb.chunk first on first.revision_id = w.revision_id and first.ordinal = w.first
+join kb.chunk last on last.revision_id = w.revision_id and last.ordinal = w.last
+order by w.place;
 
 -- name: find_named_documents(names)
 -- Live documents that golden questions name. A looser form of a name counts only where no
@@ -82,6 +197,15 @@ from kb.evaluation
 where purpose = 'quality'
 order by id desc
 limit :limit;
+
+-- name: forget_queries(seconds, limit)
+delete from kb.query_log
+where id in (
+    select id from kb.query_log
+    where asked_at < now() - make_interval(secs => :seconds)
+    order by asked_at
+    limit :limit
+);
 
 -- name: draw_passages(seed, number, sources, least_tokens)
 -- Passages to ask about: one of each document, the sources in turn, in an order that the seed

@@ -56,6 +56,11 @@ class Filters:
         object.__setattr__(self, "tags", tags)
         object.__setattr__(self, "metadata", _json(self.metadata))
 
+    @property
+    def look_at_documents(self) -> bool:
+        """Whether more must be known of a document than its source."""
+        return bool(self.path_prefix or self.tags or self.metadata or self.where is not None)
+
     def condition(self) -> tuple[sql.Composable, dict[str, Any]]:
         """Return the condition over tables s, d and r, and its parameters; all values are bound."""
         parts: list[sql.Composable] = []

@@ -48,7 +48,8 @@ class SearchSettings(Section):
         language: Whose stemming and stop words sources have that name none themselves.
         mode: `hybrid` looks for meaning and for words, `vector` and `lexical` for one of them.
         fusion: How the two are joined: `convex` adds their scores, `rrf` looks at ranks only.
-        vector_weight: The share of meaning in a convex score; the rest is that of words.
+        vector_weight: The share of meaning in a convex score, the rest is that of words; unset
+            means 0.45, and 0.2 with the provider `hash`.
         timeout_seconds: How long the database may work on one question.
         log_days: How long questions are kept in `query_log`; 0 keeps none.
     """
@@ -56,7 +57,7 @@ class SearchSettings(Section):
     language: Language = "english"
     mode: Literal["hybrid", "vector", "lexical"] = "hybrid"
     fusion: Literal["convex", "rrf"] = "convex"
-    vector_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    vector_weight: Annotated[float, Field(ge=0, le=1)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     log_days: Annotated[float, Field(ge=0)] = 30.0
 
@@ -87,7 +88,8 @@ class AnswerSettings(Section):
         base_url: Another server that speaks the OpenAI protocol; empty means OpenAI.
         api_key_variable: The environment variable that holds the key.
         passages: How many passages the model is shown.
-        min_score: With no passage above this, the question is not answered; see `Hit.score`.
+        min_score: With no passage above this, the question is not answered; see
+            `Hit.fused_score`.
         max_tokens: The longest answer.
         timeout_seconds: How long the model may be silent.
     """
@@ -96,7 +98,7 @@ class AnswerSettings(Section):
     base_url: str = ""
     api_key_variable: str = "OPENAI_API_KEY"
     passages: Annotated[int, Field(ge=1, le=50)] = 8
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.3
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.15
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
 

@@ -1,11 +1,10 @@
 """What cached values are found by: everything that decides them, and nothing of it legible."""
 
-import json
-from dataclasses import fields
 from typing import Any
 
 from kb_assets.embeddings.space import Space, space_fingerprint
 from kb_assets.fingerprints import settings_fingerprint
+from kb_assets.retrieval.conditions import to_json
 from kb_assets.retrieval.query import Caller, Filters, Query
 from kb_assets.settings import RerankSettings, SearchSettings
 
@@ -59,13 +58,14 @@ def vector_key(space: Space, text: str) -> bytes:
 
 def filters_json(filters: Filters) -> dict[str, Any]:
     """Return filters as JSON, without those that are not set."""
-    set_ = {field.name: getattr(filters, field.name) for field in fields(filters)}
-    text = json.dumps(
-        {name: value for name, value in set_.items() if value},
-        default=lambda condition: condition.to_json(),
-    )
-    found: dict[str, Any] = json.loads(text)
-    return found
+    given = {
+        "sources": list(filters.sources),
+        "path_prefix": filters.path_prefix,
+        "tags": list(filters.tags),
+        "metadata": filters.metadata,
+        "where": None if filters.where is None else to_json(filters.where),
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def _caller(caller: Caller | None) -> dict[str, Any] | None:
