@@ -96,6 +96,18 @@ def test_people_see_what_was_done_in_the_catalogue(kb: KnowledgeBase) -> None:
     assert materializations(kb, "vector_index")[None]["dagster/row_count"] > 0  # type: ignore[operator]
 
 
+def test_old_questions_are_forgotten(kb: KnowledgeBase) -> None:
+    with kb.database.transaction() as connection:
+        connection.execute(
+            "insert into kb.query_log (asked_at, question, mode, seconds, hits)"
+            " select now() - make_interval(days => age), age::text, 'hybrid', '{}', '[]'"
+            " from unnest(array[29, 31]) age"
+        )
+    index(kb)
+    with kb.database.transaction() as connection:
+        assert connection.execute("select question from kb.query_log").fetchall() == [("29",)]
+
+
 def test_some_shards_of_several_sources_in_one_go(kb: KnowledgeBase) -> None:
     file = write_config(kb.settings.root, wiki=4, handbook=1)
     write_documents(kb.settings.root / "handbook", 3)

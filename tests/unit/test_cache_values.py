@@ -19,6 +19,7 @@ from kb_assets.retrieval.cache.values import (
 )
 from kb_assets.retrieval.hits import Hit, Results
 from kb_assets.retrieval.query import Caller, Filters, Query
+from kb_assets.retrieval.where import parse_where
 from kb_assets.settings import RerankSettings, SearchSettings
 
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
@@ -145,6 +146,10 @@ OTHERS = {
     "metadata": key(replace(QUERY, filters=Filters(metadata={"a": 1}))),
     "metadata of another type": key(replace(QUERY, filters=Filters(metadata={"a": True}))),
     "metadata as text": key(replace(QUERY, filters=Filters(metadata={"a": "1"}))),
+    "a condition": key(replace(QUERY, filters=Filters(where=parse_where("metadata.year = 1")))),
+    "another condition": key(
+        replace(QUERY, filters=Filters(where=parse_where("metadata.year > 1")))
+    ),
     "hits per document": key(replace(QUERY, per_document=1)),
     "a least score": key(replace(QUERY, min_score=0.0)),
     "no merging": key(replace(QUERY, merge=False)),
@@ -187,6 +192,9 @@ def test_every_field_of_a_query_was_thought_of() -> None:
     assert set(Query.__dataclass_fields__) == {
         *("text", "limit", "filters", "mode", "per_document", "min_score", "merge", "rerank"),
         "caller",
+    }
+    assert set(Filters.__dataclass_fields__) == {
+        *("sources", "path_prefix", "tags", "metadata", "where")
     }
     assert set(SearchSettings.model_fields) == {
         *("language", "mode", "fusion", "vector_weight", "timeout_seconds", "log_days")
