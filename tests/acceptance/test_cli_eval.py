@@ -27,10 +27,6 @@ def golden(kb: CommandLine) -> CommandLine:
     return kb
 
 
-def rows(printed: str) -> list[str]:
-    return [line.split()[0] for line in printed.splitlines() if line[:5].strip().count("@")]
-
-
 def test_a_person_sees_measures_differences_and_a_verdict(golden: CommandLine) -> None:
     first = golden.text("eval")
     second = golden.text("eval")

@@ -8,13 +8,20 @@ import pytest
 import yaml
 
 from kb_assets import KnowledgeBase
-from kb_assets.errors import NotFoundError, QualityError, SettingsError, SpaceError
+from kb_assets.errors import (
+    NotFoundError,
+    ProviderUnavailableError,
+    QualityError,
+    SettingsError,
+    SpaceError,
+)
 from kb_assets.retrieval.measures import ANSWER, NDCG, RECALL
 from kb_assets.settings import EmbeddingSettings, Settings
 from tests.golden import BIRDS, corrupt_half, repair, write_birds
-from tests.servers.openai_server import OpenAIServer
+from tests.servers.openai_server import Fault, OpenAIServer
 
 MakeSettings = Callable[..., Settings]
+OpenAI = tuple[OpenAIServer, EmbeddingSettings]
 
 
 @pytest.fixture
@@ -28,6 +35,22 @@ def kb(make_settings: MakeSettings, questions: Path) -> Iterator[KnowledgeBase]:
     with KnowledgeBase(make_settings(quality={"questions": questions})) as opened:
         opened.index()
         yield opened
+
+
+@pytest.fixture
+def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAI]:
+    """A provider that can be told to fail, and the settings that lead there."""
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        yield (
+            server,
+            EmbeddingSettings(
+                provider="openai",
+                base_url=server.base_url,
+                model="text-embedding-3-small",
+                retries=0,
+            ),
+        )
 
 
 def ask(folder: Path, *questions: dict[str, object]) -> Path:
@@ -192,19 +215,15 @@ def test_without_questions_it_says_where_they_go(knowledge_base: KnowledgeBase) 
 
 
 def test_a_question_is_embedded_once_for_all_modes(
-    make_settings: MakeSettings, questions: Path, monkeypatch: pytest.MonkeyPatch
+    make_settings: MakeSettings, questions: Path, over_http: OpenAI
 ) -> None:
-    with OpenAIServer() as server:
-        monkeypatch.setenv("OPENAI_API_KEY", server.expected_key or "any")
-        embedding = EmbeddingSettings(
-            provider="openai", base_url=server.base_url, model="text-embedding-3-small"
-        )
-        quality = {"questions": questions}
-        with KnowledgeBase(make_settings(embedding=embedding, quality=quality)) as kb:
-            kb.index()
-            before = len(server.answered_texts)
-            kb.evaluate()
-            asked = server.answered_texts[before:]
+    server, embedding = over_http
+    quality = {"questions": questions}
+    with KnowledgeBase(make_settings(embedding=embedding, quality=quality)) as kb:
+        kb.index()
+        before = len(server.answered_texts)
+        kb.evaluate()
+        asked = server.answered_texts[before:]
 
     assert len(asked) == len(set(asked)) == len(BIRDS)
 
@@ -325,8 +344,9 @@ def repair_vectors(kb: KnowledgeBase) -> None:
 def test_a_red_verdict_stops_no_publishing_unless_set(
     make_settings: MakeSettings, questions: Path, folder: Path
 ) -> None:
-    with KnowledgeBase(make_settings(quality={"questions": questions, "min_ndcg": 1.0})) as kb:
+    with KnowledgeBase(make_settings(quality={"questions": questions})) as kb:
         kb.index()
+        kb.evaluate()
         corrupt_half(kb)
         assert kb.evaluate().evaluation.verdict == "fails"
         (folder / "emu.md").write_text("# The emu\n\nThe emu strides inland.\n")
@@ -348,3 +368,32 @@ def test_the_verdict_of_other_questions_stops_nothing(
 
         assert kb.status().shards[0].account.live == len(BIRDS) + 1
         assert stored(kb) == [("comparison", "fails")]
+
+
+def test_a_question_the_provider_refuses_is_answered_by_its_words(
+    make_settings: MakeSettings, questions: Path, over_http: OpenAI
+) -> None:
+    server, embedding = over_http
+    refused = "Where does the owl nest?"
+    server.refused_texts.add(refused)
+    with KnowledgeBase(make_settings(embedding=embedding, quality={"questions": questions})) as kb:
+        kb.index()
+        report = kb.evaluate()
+
+    scores = report.evaluation.per_question[refused]
+    assert scores["vector"][NDCG] == 0.0
+    assert scores["hybrid"][NDCG] == scores["lexical"][NDCG] == 1.0
+    assert any("Of 1 of 60 searches" in note for note in report.notes)
+
+
+def test_nothing_is_measured_while_the_provider_is_away(
+    make_settings: MakeSettings, questions: Path, over_http: OpenAI
+) -> None:
+    """Words alone would look like a fall, and turn the verdict red."""
+    server, embedding = over_http
+    with KnowledgeBase(make_settings(embedding=embedding, quality={"questions": questions})) as kb:
+        kb.index()
+        server.always = Fault(status=503)
+        with pytest.raises(ProviderUnavailableError):
+            kb.evaluate()
+        assert stored(kb) == []
