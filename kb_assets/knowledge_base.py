@@ -12,6 +12,7 @@ from kb_assets.chunks.plan import recipe_of
 from kb_assets.chunks.stage import ChunkReport, chunk_documents
 from kb_assets.database.connect import Database, DatabaseUrls, resolve_urls
 from kb_assets.database.migrate import require_current_schema, upgrade
+from kb_assets.database.row_security import require_bound
 from kb_assets.database.run import Run
 from kb_assets.documents.stage import ReadReport, read_documents
 from kb_assets.documents.store import registered_sources
@@ -159,7 +160,7 @@ class KnowledgeBase:
         """Where searches of callers read, as a role that row-level security binds.
 
         Raises:
-            SettingsError: There is no such role.
+            SettingsError: There is no such role, or it would see everything.
             SchemaError: The schema is behind or ahead of this code.
         """
         if not self.urls.caller:
@@ -169,7 +170,8 @@ class KnowledgeBase:
                 fix="Make the role kb_caller (docs/deploy.md), and set the variable.",
             )
         return _checked(
-            Database(self.urls.caller, application_name="kb_assets caller", snapshots=True)
+            Database(self.urls.caller, application_name="kb_assets caller", snapshots=True),
+            is_bound=True,
         )
 
     @cached_property
@@ -190,7 +192,7 @@ class KnowledgeBase:
 
     def close(self) -> None:
         """Close all connections; they are opened again when needed."""
-        for name in ("query_log", "database", "reader"):
+        for name in ("query_log", "database", "reader", "callers"):
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
@@ -576,9 +578,11 @@ def index_shard(run: Run, shard: Shard) -> ShardReport:
     )
 
 
-def _checked(database: Database) -> Database:
+def _checked(database: Database, *, is_bound: bool = False) -> Database:
     try:
         with database.transaction() as connection:
+            if is_bound:
+                require_bound(connection.execute)
             require_current_schema(connection)
     except BaseException:
         database.close()

@@ -16,7 +16,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from kb_assets.database.connect import check_server, conninfo, unavailable_when_lost
-from kb_assets.database.schema import SCHEMA
+from kb_assets.database.row_security import is_protected, protect_rows, protect_vectors
+from kb_assets.database.schema import SCHEMA, SPACE_SCHEMA
 from kb_assets.errors import DatabaseRefusedError, SchemaError
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def upgrade(migrator_url: str, revision: str = "head") -> None:
 
     _prepare(migrator_url)
     _run(migrator_url, lambda config: command.upgrade(config, revision))
+    _protect(migrator_url)
 
 
 def downgrade(migrator_url: str, revision: str) -> None:
@@ -140,6 +142,20 @@ def _prepare(migrator_url: str) -> None:
             except psycopg.Error as error:
                 _log.info("pgvector could not be installed: %s", error)
         check_server(connection)
+
+
+def _protect(migrator_url: str) -> None:
+    """Protect rows from callers if their role was made after the tables were."""
+    with (
+        unavailable_when_lost(),
+        psycopg.connect(conninfo(migrator_url, "kb_migrate")) as connection,
+    ):
+        if current(connection) != head() or is_protected(connection.execute):
+            return
+        protect_rows(connection.execute)
+        spaces = connection.execute("select id from kb.embedding_space order by id").fetchall()
+        for (space_id,) in spaces:
+            protect_vectors(connection.execute, f"{SPACE_SCHEMA}.embedding_{space_id}")
 
 
 def _run(migrator_url: str, command: "Callable[[Config], None]") -> None:

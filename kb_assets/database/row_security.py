@@ -6,13 +6,17 @@ policy of `kb.document`: revisions, chunks and vectors can be seen if a document
 them live. Runs and the command line connect as other roles, whose policies admit every row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from kb_assets.errors import DatabaseRefusedError, SettingsError
 
 CALLER = "kb_caller"
 """The role that sees what its caller may see, and owns nothing."""
 
-_UNLIMITED = ("kb_migrator", "kb_writer", "kb_reader")
+_WRITER = "kb_writer"
+_LIMIT = "caller"
+_UNLIMITED = ("kb_migrator", _WRITER, "kb_reader")
 
 _SOURCES = "any (nullif(current_setting('kb.source_ids', true), '')::int[])"
 
@@ -41,23 +45,32 @@ Execute = Callable[[str], Any]
 
 
 def protect_rows(execute: Execute) -> None:
-    """Let callers see their rows only; safe to run again.
-
-    Where one role does everything, tables are protected from others and not from their owner:
-    a caller then needs a role of its own, as `deploy/initdb` makes it.
+    """Let callers see their rows only; safe to run again. Without their role, nothing is done.
 
     Args:
         execute: Runs a statement as the owner of the tables.
+
+    Raises:
+        DatabaseRefusedError: Indexing would not work any more.
     """
-    roles = {name for (name,) in execute("select rolname from pg_roles")}
-    everybody = ", ".join(name for name in _UNLIMITED if name in roles) or "current_user"
+    roles = _bypassing(execute)
+    if CALLER not in roles:
+        return
+    if roles.get(_WRITER) is False:
+        raise DatabaseRefusedError(
+            f"Role {_WRITER} may not write where rows are protected from callers.",
+            why="Row-level security binds it, and PostgreSQL then refuses COPY.",
+            fix=f"Run `alter role {_WRITER} bypassrls` as an administrator, then `kb upgrade`. "
+            "Where that cannot be granted: docs/deploy.md.",
+        )
+    for schema in ("kb", "kb_space"):
+        if _one(execute, f"select to_regnamespace('{schema}') is not null"):
+            execute(f"grant usage on schema {schema} to {CALLER}")
     for table, condition in _POLICIES.items():
-        _protect(execute, f"kb.{table}", everybody, condition, has_caller=CALLER in roles)
-    if CALLER in roles:
-        execute(f"grant usage on schema kb to {CALLER}")
-        for table in _READABLE:
-            if next(iter(execute(f"select to_regclass('kb.{table}') is not null")))[0]:
-                execute(f"grant select on kb.{table} to {CALLER}")
+        _protect(execute, f"kb.{table}", condition, roles)
+    for table in _READABLE:
+        if _one(execute, f"select to_regclass('kb.{table}') is not null"):
+            execute(f"grant select on kb.{table} to {CALLER}")
 
 
 def protect_vectors(execute: Execute, table: str) -> None:
@@ -67,23 +80,68 @@ def protect_vectors(execute: Execute, table: str) -> None:
         execute: Runs a statement as the owner of the table.
         table: Its schema and name, as an identifier.
     """
-    roles = {name for (name,) in execute("select rolname from pg_roles")}
-    everybody = ", ".join(name for name in _UNLIMITED if name in roles) or "current_user"
+    roles = _bypassing(execute)
+    if CALLER not in roles:
+        return
     name = table.rpartition(".")[2]
     seen = f"c.input_hash = {name}.input_hash"
     condition = f"(select true from kb.chunk c where {seen} limit 1)"  # noqa: S608 (names of ours)
-    _protect(execute, table, everybody, condition, has_caller=CALLER in roles)
-    if CALLER in roles:
-        execute(f"grant select on {table} to {CALLER}")
+    _protect(execute, table, condition, roles)
+    execute(f"grant select on {table} to {CALLER}")
 
 
-def _protect(
-    execute: Execute, table: str, everybody: str, condition: str, *, has_caller: bool
-) -> None:
+def is_protected(execute: Execute) -> bool:
+    """Say whether callers see their rows only; without their role, nobody needs to be kept out."""
+    known = f"exists (select from pg_roles where rolname = '{CALLER}')"
+    protected = (
+        f"exists (select from pg_policies where schemaname = 'kb' and policyname = '{_LIMIT}')"
+    )
+    return bool(_one(execute, f"select not {known} or {protected}"))
+
+
+def require_bound(execute: Execute) -> None:
+    """Make sure that row-level security binds whoever is connected.
+
+    Raises:
+        SettingsError: They could see what callers must not.
+    """
+    role = _one(execute, "select current_user")
+    bound = _one(
+        execute,
+        "select bool_and(has_schema_privilege(n.oid, 'usage') and row_security_active(c.oid))"
+        " from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = 'kb' and c.relname = 'document'",
+    )
+    if role != CALLER or not bound:
+        raise SettingsError(
+            f"Callers cannot search as role {role}.",
+            why="Nothing keeps it from what they may not see, or it may see nothing at all.",
+            fix=f"Let KB_CALLER_DATABASE_URL name role {CALLER}, and run `kb upgrade`.",
+        )
+
+
+def _one(execute: Execute, statement: str) -> Any:  # noqa: ANN401
+    return next(iter(execute(statement)))[0]
+
+
+def _bypassing(execute: Execute) -> dict[str, bool]:
+    """Return every role, and whether row-level security leaves it alone."""
+    return dict(
+        tuple(row) for row in execute("select rolname, rolbypassrls or rolsuper from pg_roles")
+    )
+
+
+def _protect(execute: Execute, table: str, condition: str, roles: Mapping[str, bool]) -> None:
+    owner = _one(execute, "select quote_ident(current_user)")
+    unlimited = dict.fromkeys([*(name for name in _UNLIMITED if name in roles), owner])
     execute(f"alter table {table} enable row level security")
-    execute(f"drop policy if exists everything on {table}")
-    execute(f"create policy everything on {table} to {everybody} using (true) with check (true)")
-    execute(f"drop policy if exists caller on {table}")
-    if has_caller:
+    # A role that owns everything and indexes as well must not be bound: COPY would be refused.
+    if owner in _UNLIMITED and _WRITER in roles:
         execute(f"alter table {table} force row level security")
-        execute(f"create policy caller on {table} for select to {CALLER} using ({condition})")
+    execute(f"drop policy if exists everything on {table}")
+    execute(
+        f"create policy everything on {table} to {', '.join(unlimited)}"
+        " using (true) with check (true)"
+    )
+    execute(f"drop policy if exists {_LIMIT} on {table}")
+    execute(f"create policy {_LIMIT} on {table} for select to {CALLER} using ({condition})")

@@ -5,7 +5,6 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from kb_assets.database.row_security import CALLER, protect_rows, protect_vectors
-from kb_assets.errors import DatabaseRefusedError
 
 revision = "0002"
 down_revision = "0001"
@@ -26,7 +25,6 @@ PROTECTED = ("source", "document", "document_revision", "chunk")
 
 
 def upgrade() -> None:
-    require_a_writer_that_copies()
     op.add_column(
         "document",
         sa.Column("live_tags", sa.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
@@ -46,8 +44,6 @@ def upgrade() -> None:
     )
     execute = op.get_bind().exec_driver_sql
     protect_rows(execute)
-    if exists(CALLER):
-        op.execute(f"grant usage on schema kb_space to {CALLER}")
     for table in vector_tables():
         protect_vectors(execute, table)
 
@@ -73,19 +69,6 @@ def exists(role: str) -> bool:
         sa.text("select 1 from pg_roles where rolname = :role"), {"role": role}
     )
     return found.first() is not None
-
-
-def require_a_writer_that_copies() -> None:
-    """COPY into a protected table is for roles that row-level security does not bind."""
-    found = op.get_bind().execute(
-        sa.text("select rolbypassrls or rolsuper from pg_roles where rolname = 'kb_writer'")
-    )
-    if exists(CALLER) and found.scalar() is False:
-        raise DatabaseRefusedError(
-            "Role kb_writer may not write where rows are protected from callers.",
-            why="Row-level security binds it, and PostgreSQL then refuses COPY.",
-            fix="Run `alter role kb_writer bypassrls` as an administrator, then `kb upgrade`.",
-        )
 
 
 def vector_tables() -> list[str]:
