@@ -25,6 +25,7 @@ esac
 cat <<'END'
 
 Next:  .venv/bin/kb status                     where every document is
+       .venv/bin/kb eval                       how well 74 golden questions are answered
        .venv/bin/kb why hostile/picture.md     why one of them cannot be found
        .venv/bin/kb dev                        the Dagster UI on http://127.0.0.1:3000
 END
