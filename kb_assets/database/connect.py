@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,8 +217,9 @@ class Database:
         if self._snapshots:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-            # A plan made for no question in particular is a bad one for a narrow filter.
-            connection.prepare_threshold = None
+            # A plan made for no question in particular is a bad one for a narrow filter: only
+            # statements that ask for it are prepared.
+            connection.prepare_threshold = sys.maxsize
         if self._types is not None:
             self._types.register(connection)
 

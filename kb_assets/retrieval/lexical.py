@@ -196,6 +196,7 @@ class _Scoring:
         found = connection.execute(
             _statements("find_postings"),
             {"source_ids": [one for one, _ in pairs], "terms": [term for _, term in pairs]},
+            prepare=True,
             binary=True,
         ).fetchall()
         positions = [
@@ -245,7 +246,7 @@ class _Scoring:
 
 def _dead(connection: psycopg.Connection[Any], bases: Mapping[int, int], size: int) -> Mask | None:
     rows = connection.execute(
-        _statements("find_dead"), {"source_ids": list(bases)}, binary=True
+        _statements("find_dead"), {"source_ids": list(bases)}, prepare=True, binary=True
     ).fetchall()
     if not rows:
         return None

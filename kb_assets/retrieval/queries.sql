@@ -1,29 +1,46 @@
 -- name: search_index(vector, limit)
 -- The nearest live chunks by the vector index. What is live hangs on one join alone: another
--- condition beside it hides from the planner how few documents a chunk can belong to.
-select c.revision_id, c.ordinal, 1 - (e.vector <=> :vector), l.source_id,
-    l.first_ordinal + c.ordinal
-from {embeddings} e
-join kb.chunk c on c.input_hash = e.input_hash
-join kb.document d on d.live_revision_id = c.revision_id
-left join kb.lexical_document l on l.revision_id = c.revision_id
-where {condition}
-order by e.vector <=> :vector
-limit :limit;
+-- condition beside it hides from the planner how few documents a chunk can belong to. The offset
+-- keeps it from beginning at the other end, with all that a caller or a filter admits.
+with nearest as (
+    select found.revision_id, found.ordinal, e.vector <=> :vector as distance
+    from {embeddings} e
+    cross join lateral (
+        select c.revision_id, c.ordinal
+        from kb.chunk c
+        join kb.document d on d.live_revision_id = c.revision_id
+        where c.input_hash = e.input_hash and {condition}
+        offset 0
+    ) found
+    order by e.vector <=> :vector
+    limit :limit
+)
+select n.revision_id, n.ordinal, 1 - n.distance, l.source_id, l.first_ordinal + n.ordinal
+from nearest n
+left join kb.lexical_document l on l.revision_id = n.revision_id
+order by n.distance;
 
 -- name: search_index_of_documents(vector, limit)
 -- The same where the condition looks at documents, revisions and sources.
-select c.revision_id, c.ordinal, 1 - (e.vector <=> :vector), l.source_id,
-    l.first_ordinal + c.ordinal
-from {embeddings} e
-join kb.chunk c on c.input_hash = e.input_hash
-join kb.document d on d.live_revision_id = c.revision_id
-join kb.document_revision r on r.id = c.revision_id
-join kb.source s on s.id = d.source_id
-left join kb.lexical_document l on l.revision_id = c.revision_id
-where {condition}
-order by e.vector <=> :vector
-limit :limit;
+with nearest as (
+    select found.revision_id, found.ordinal, e.vector <=> :vector as distance
+    from {embeddings} e
+    cross join lateral (
+        select c.revision_id, c.ordinal
+        from kb.chunk c
+        join kb.document d on d.live_revision_id = c.revision_id
+        join kb.document_revision r on r.id = c.revision_id
+        join kb.source s on s.id = d.source_id
+        where c.input_hash = e.input_hash and {condition}
+        offset 0
+    ) found
+    order by e.vector <=> :vector
+    limit :limit
+)
+select n.revision_id, n.ordinal, 1 - n.distance, l.source_id, l.first_ordinal + n.ordinal
+from nearest n
+left join kb.lexical_document l on l.revision_id = n.revision_id
+order by n.distance;
 
 -- name: search_exactly(vector, limit, revision_ids)
 -- The nearest among the chunks of revisions, all of which are looked at.
@@ -46,8 +63,10 @@ order by b.distance;
 select reltuples::bigint from pg_class where oid = to_regclass(:table);
 
 -- name: prepare_search(ef_search, timeout)
--- Compiling a plan takes longer than a search does.
+-- Without sorting, only the vector index gives an order: whether it is to be asked is decided
+-- before, by what is known of the filter. Compiling a plan takes longer than a search does.
 select set_config('hnsw.iterative_scan', 'strict_order', true),
+    set_config('enable_sort', 'off', true),
     set_config('hnsw.ef_search', :ef_search, true),
     set_config('statement_timeout', :timeout, true),
     set_config('jit', 'off', true);

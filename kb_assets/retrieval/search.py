@@ -26,11 +26,12 @@ from kb_assets.retrieval.snapshot import Snapshot
 from kb_assets.retrieval.stopwatch import Stopwatch
 from kb_assets.settings import SearchSettings
 
-POOL = 100
+POOL = 50
 """The candidates each side names, at the least; fused scores do not depend on it."""
 
+LEAST_IN_VIEW = 100
 MOST_IN_VIEW = 1000
-"""pgvector's bound on `hnsw.ef_search`."""
+"""How many neighbours the index keeps in view (`hnsw.ef_search`); the most is pgvector's bound."""
 
 VECTOR_WEIGHT = 0.45
 HASH_VECTOR_WEIGHT = 0.2
@@ -153,11 +154,12 @@ class Searcher:
             return "lexical", None
 
     def _prepare(self, connection: psycopg.Connection[Any], query: Query) -> None:
-        in_view = min(MOST_IN_VIEW, max(POOL, query.limit))
+        in_view = min(MOST_IN_VIEW, max(LEAST_IN_VIEW, query.limit))
         milliseconds = max(1, int(self.settings.timeout_seconds * 1000))
         connection.execute(
             _statements("prepare_search"),
             {"ef_search": str(in_view), "timeout": str(milliseconds)},
+            prepare=True,
         )
         if self.scope is not None:
             tags = list(self.scope.tags)

@@ -108,6 +108,7 @@ class Snapshot:
                 "revision_ids": [one.revision_id for one in candidates],
                 "ordinals": [one.ordinal for one in candidates],
             },
+            prepare=True,
         )
         return {(revision_id, ordinal): near for revision_id, ordinal, near in rows}
 
@@ -116,6 +117,7 @@ class Snapshot:
         return self._connection.execute(
             _statements("find_chunks_by_position"),
             {"source_ids": [one for one, _ in places], "positions": [at for _, at in places]},
+            prepare=True,
         ).fetchall()
 
     def fetch(self, passages: Sequence[Passage]) -> tuple[Hit, ...]:
@@ -128,12 +130,15 @@ class Snapshot:
                 "firsts": [one.first for one in passages],
                 "lasts": [one.last for one in passages],
             },
+            prepare=True,
         ).fetchall()
         return tuple(_hit(passage, row) for passage, row in zip(passages, rows, strict=True))
 
     def _find_sources(self) -> None:
         rows = self._connection.execute(
-            _statements("find_searched_sources"), {"names": list(self._filters.sources)}
+            _statements("find_searched_sources"),
+            {"names": list(self._filters.sources)},
+            prepare=True,
         )
         for source_id, language, chunks, tokens, next_ordinal, generation in rows:
             self.generation = generation
