@@ -5,27 +5,31 @@ itself whole: `max_retry_count`, `KafkaConsumer`, `--dry-run`, `app.settings`, `
 without spaces between words give pairs of neighbouring characters.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy
 import numpy.typing
+import regex
 
-VERSION = 1
+VERSION = 2
 """Raise it with any change of what follows: every source is then analysed anew by its next run."""
 
 MAX_TERM_CHARACTERS = 100
 """Longer runs of letters are no words, and would not fit into an index."""
 
-_RAW = re.compile(r"(?:(?<![\w-])--?(?=[^\W\d_]))?\w+(?:[.\-'’]\w+)*")  # noqa: RUF001
-_POSSESSIVE = re.compile(r"['’]s$")  # noqa: RUF001
-_APOSTROPHE = re.compile(r"['’]")  # noqa: RUF001
-_PARTS = re.compile(r"[\W_]+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_IDENTIFIER = re.compile(r"^-|[^_]_[^_]|[.-]|[a-z0-9][A-Z]|[A-Z]{2,}[a-z]{2,}")
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
+# A letter's marks are part of it, for `regex` as for readers of Hindi; not for `re`.
+_RAW = regex.compile(r"(?:(?<![\w-])--?(?=[^\W\d_]))?\w+(?:[.\-'’]\w+)*")  # noqa: RUF001
+_POSSESSIVE = regex.compile(r"['’]s$")  # noqa: RUF001
+_APOSTROPHE = regex.compile(r"['’]")  # noqa: RUF001
+_PARTS = regex.compile(r"[\W_]+")
+_CAMEL = regex.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_JOINED = regex.compile(r"^-|[^_]_[^_]|[.-]")
+_UNSPACED = regex.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
 
 Integers = numpy.typing.NDArray[numpy.int64]
 
@@ -63,34 +67,37 @@ class Occurrences:
     lengths: Integers
 
 
-@lru_cache(maxsize=262_144)
 def features(raw: str) -> Features:
     """Return what a run of characters, as `raw_tokens` cuts them, stands for."""
+    # What is long is rare, and would fill the memory.
+    return _features(raw) if len(raw) > MAX_TERM_CHARACTERS else _remembered(raw)
+
+
+def _features(raw: str) -> Features:
     if unspaced := _UNSPACED.findall(raw):
         pairs = tuple(pair for run in unspaced for pair in _pairs(run))
-        rest = [features(part) for part in _UNSPACED.split(raw) if part.strip("_-.'’")]  # noqa: RUF001
-        return Features(
-            tuple(word for one in rest for word in one.words),
-            (*pairs, *(term for one in rest for term in one.exact)),
-        )
+        rest = [part for part in _UNSPACED.split(raw) if part.strip("_-.'’")]  # noqa: RUF001
+        return _joined(rest, pairs)
     raw = _POSSESSIVE.sub("", raw)
     pieces = _APOSTROPHE.split(raw)
     if len(pieces) > 1:
-        made = [features(piece) for piece in pieces if piece]
-        return Features(
-            tuple(word for one in made for word in one.words),
-            tuple(term for one in made for term in one.exact),
-        )
+        return _joined([piece for piece in pieces if piece])
     parts = [part for part in _PARTS.split(raw) if part]
     words = [word for part in parts for word in _CAMEL.split(part)]
-    if not _IDENTIFIER.search(raw):
-        return Features(_fitting(words), ())
-    return Features(_fitting(words), _fitting([raw.strip("_")]))
+    if _JOINED.search(raw):
+        return Features(_fitting(words), _fitting([raw.strip("_")]))
+    # Written small it would be a word like any other, and is to be found so.
+    whole = parts if len(words) > len(parts) else []
+    return Features(_fitting([*words, *whole]), ())
+
+
+_remembered = lru_cache(maxsize=262_144)(_features)
 
 
 def raw_tokens(text: str) -> list[str]:
     """Return the runs of characters of a text that may be words or identifiers."""
-    return _RAW.findall(text)
+    runs: list[str] = _RAW.findall(text)
+    return runs
 
 
 def words_of(raws: Iterable[str]) -> set[str]:
@@ -148,6 +155,14 @@ def _terms(raw: str, stems: Mapping[str, str | None]) -> list[str]:
     terms = [stem for word in made.words if (stem := stems[word]) is not None]
     terms.extend(made.exact)
     return terms
+
+
+def _joined(pieces: Sequence[str], exact: tuple[str, ...] = ()) -> Features:
+    made = [features(piece) for piece in pieces]
+    return Features(
+        tuple(word for one in made for word in one.words),
+        (*exact, *(term for one in made for term in one.exact)),
+    )
 
 
 def _fitting(words: Sequence[str]) -> tuple[str, ...]:
