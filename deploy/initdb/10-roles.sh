@@ -1,11 +1,11 @@
 #!/bin/sh
-# Creates what kb_assets needs on a server of its own: four roles that are not superusers, two
+# Creates what kb_assets needs on a server of its own: five roles that are not superusers, two
 # databases, pgvector. The image runs it once, on an empty volume; an administrator can run it
 # against any PostgreSQL 16 or later:
 #
 #   PGHOST=db.example.com PGUSER=postgres PGPASSWORD=… \
-#   MIGRATOR_PASSWORD=… WRITER_PASSWORD=… READER_PASSWORD=… DAGSTER_PASSWORD=… \
-#   sh deploy/initdb/10-roles.sh
+#   MIGRATOR_PASSWORD=… WRITER_PASSWORD=… READER_PASSWORD=… CALLER_PASSWORD=… \
+#   DAGSTER_PASSWORD=… sh deploy/initdb/10-roles.sh
 #
 # Run again, it creates what is missing and sets the passwords anew. The same roles and rights as
 # kb_assets/database/provision.py gives the embedded server.
@@ -14,8 +14,9 @@ set -eu
 : "${MIGRATOR_PASSWORD:?the password of kb_migrator, who changes the schema}"
 : "${WRITER_PASSWORD:?the password of kb_writer, who indexes}"
 : "${READER_PASSWORD:?the password of kb_reader, who searches}"
+: "${CALLER_PASSWORD:?the password of kb_caller, who searches for callers with less in view}"
 : "${DAGSTER_PASSWORD:?the password of dagster, who keeps runs and events}"
-export MIGRATOR_PASSWORD WRITER_PASSWORD READER_PASSWORD DAGSTER_PASSWORD
+export MIGRATOR_PASSWORD WRITER_PASSWORD READER_PASSWORD CALLER_PASSWORD DAGSTER_PASSWORD
 export PGUSER="${PGUSER:-${POSTGRES_USER:-postgres}}"
 export PGDATABASE="${PGDATABASE:-postgres}"
 
@@ -24,9 +25,11 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 <<'SQL'
 \getenv migrator_password MIGRATOR_PASSWORD
 \getenv writer_password WRITER_PASSWORD
 \getenv reader_password READER_PASSWORD
+\getenv caller_password CALLER_PASSWORD
 \getenv dagster_password DAGSTER_PASSWORD
 
-select rolsuper as is_superuser from pg_roles where rolname = current_user \gset
+select rolsuper as is_superuser, rolsuper or rolbypassrls as may_bypass
+from pg_roles where rolname = current_user \gset
 
 select format('create role %I login', wanted.name)
 from unnest(array['kb_migrator', 'kb_writer', 'kb_reader', 'dagster']) as wanted (name)
@@ -49,6 +52,17 @@ grant kb_migrator, dagster to current_user;
 select format('create database %I owner %I', wanted.name, wanted.owner)
 from (values ('kb', 'kb_migrator'), ('dagster', 'dagster')) as wanted (name, owner)
 where not exists (select from pg_database where datname = wanted.name) \gexec
+
+-- Row-level security binds kb_caller, and must not bind the writer: COPY would be refused.
+\if :may_bypass
+select 'create role kb_caller login'
+where not exists (select from pg_roles where rolname = 'kb_caller') \gexec
+alter role kb_caller password :'caller_password';
+alter role kb_writer bypassrls;
+grant connect, temporary on database kb to kb_caller;
+\else
+\echo 'kb_caller is not set up: this account may not give kb_writer BYPASSRLS. See docs/deploy.md.'
+\endif
 
 revoke all on database kb, dagster from public;
 grant connect, temporary on database kb to kb_migrator, kb_writer, kb_reader;

@@ -12,6 +12,7 @@ import psycopg
 
 from kb_assets.database.connect import Database, DatabaseUrls, conninfo, resolve_urls
 from kb_assets.database.migrate import current, head
+from kb_assets.database.row_security import require_bound
 from kb_assets.documents.open import open_source
 from kb_assets.embeddings.open import open_embedder
 from kb_assets.embeddings.space import list_spaces
@@ -132,6 +133,8 @@ def _databases(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
         yield from found
     if all(reachable):
         yield from _guarded("schema", partial(_schema, settings, urls))
+    if settings.callers:
+        yield from _guarded("callers", partial(_callers, settings, urls))
     yield from _guarded("Dagster's database", partial(_dagster, urls))
 
 
@@ -167,6 +170,17 @@ def _schema(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
             fix = "Upgrade kb-assets." if newer else "Run `kb upgrade`."
             words = f"revision {found or 'none'}, this code needs {needed}"
             yield Finding("schema", "fail", words, fix)
+
+
+def _callers(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
+    if not urls.caller:
+        words = "kb.toml names some, and no role they search as"
+        fix = "Make the role kb_caller (docs/deploy.md), and set KB_CALLER_DATABASE_URL."
+        yield Finding("callers", "fail", words, fix)
+        return
+    with _connected(urls.caller) as connection:
+        require_bound(connection.execute)
+    yield Finding("callers", "ok", f"{len(settings.callers)} in kb.toml, kept to what they may see")
 
 
 def _leftovers(settings: Settings, database: Database) -> Iterator[Finding]:

@@ -87,6 +87,23 @@ def test_doctor_says_what_to_do(kb: CommandLine) -> None:
     assert kb("doctor").code == 13
 
 
+def test_doctor_says_whether_callers_can_search(kb: CommandLine) -> None:
+    def callers(**variables: str) -> dict[str, str] | None:
+        findings = kb("doctor", **variables).json["findings"]
+        return next((one for one in findings if one["name"] == "callers"), None)
+
+    assert callers() is None, "nobody asked for any"
+    with (kb.folder / "kb.toml").open("a") as config:
+        config.write('\n[[callers]]\nname = "ann"\ntags = ["api"]\n')
+    assert callers()["level"] == "ok"
+    without = callers(KB_CALLER_DATABASE_URL="")
+    assert without["level"] == "fail"
+    assert "KB_CALLER_DATABASE_URL" in without["fix"]
+    unbound = callers(KB_CALLER_DATABASE_URL=kb.variables["KB_READ_DATABASE_URL"])
+    assert unbound["level"] == "fail"
+    assert "role kb_reader" in unbound["words"]
+
+
 def test_an_embedded_database_needs_nothing_but_init(fresh: CommandLine) -> None:
     fresh.must("init")
     write(fresh.folder / "documents", owls="# Owls\n\nOwls hunt at night.")

@@ -234,11 +234,11 @@ def test_the_image_runs_kb_as_an_ordinary_user():
 
 # The server: started with deploy/postgres.conf and set up by deploy/initdb, as the image does it.
 
-PASSWORDS = {name: f'{name}\'s \\ "secret"' for name in ("migrator", "writer", "reader", "dagster")}
 ROLES = {
     "migrator": provision.MIGRATOR,
     "writer": provision.WRITER,
     "reader": provision.READER,
+    "caller": provision.CALLER,
     "dagster": provision.DAGSTER,
 }
 PASSWORDS = {who: f'{who}\'s \\ "secret"' for who in ROLES}
@@ -250,6 +250,12 @@ class Server:
 
     folder: Path
     administrator: str = "postgres"
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Who is there: a trainee cannot let the writer pass callers' row-level security by."""
+        trained = self.administrator != "trainee"
+        return {who: role for who, role in ROLES.items() if trained or who != "caller"}
 
     def url(self, database: str, user: str, password: str) -> str:
         return f"postgresql://{user}:{quote(password)}@/{database}?host={self.folder}"
@@ -277,9 +283,12 @@ class Server:
         )
 
 
-@pytest.fixture(scope="module", params=["postgres", "clerk"])
+@pytest.fixture(scope="module", params=["postgres", "clerk", "trainee"])
 def server(request) -> Iterator[Server]:
-    """Set up by the superuser, as in the image, or by the administrator of a managed server."""
+    """Set up by the superuser, as in the image, or by the administrator of a managed server.
+
+    The clerk may hand out BYPASSRLS, the trainee may not.
+    """
     account = ServerAccount.choose(embedded_binaries())
     folder = Path(tempfile.mkdtemp(prefix="kb-deploy-"))
     account.own(folder)
@@ -305,7 +314,10 @@ def server(request) -> Iterator[Server]:
         started = Server(folder, request.param)
         if request.param != "postgres":
             with started.superuser() as connection:
-                connection.execute("create role clerk login createrole createdb password 'super'")
+                rights = "createrole createdb bypassrls"
+                if request.param == "trainee":
+                    rights = "createrole createdb"
+                connection.execute(f"create role {request.param} login {rights} password 'super'")
             # Whom a managed server lets install pgvector is its own affair: here, it is there.
             with started.superuser("template1") as connection:
                 connection.execute("create extension vector")
@@ -332,31 +344,32 @@ def test_postgresql_accepts_every_line_of_its_configuration(server):
 
 def test_every_role_that_kb_assets_names_is_there_and_is_ordinary(server):
     query = (
-        "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolbypassrls"
-        " or rolreplication, rolcanlogin, rolpassword like 'SCRAM-SHA-256$%%'"
+        "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolreplication,"
+        " rolbypassrls, rolcanlogin, rolpassword like 'SCRAM-SHA-256$%%'"
         " from pg_authid where rolname = any(%s) order by rolname"
     )
-    names = sorted(ROLES.values())
+    names = sorted(server.roles.values())
     with server.superuser() as connection:
-        found = connection.execute(query, (names,)).fetchall()
+        found = connection.execute(query, (sorted(ROLES.values()),)).fetchall()
         owners = connection.execute(
             "select datname, pg_get_userbyid(datdba) from pg_database"
             " where datname in ('kb', 'dagster')"
         ).fetchall()
         left = connection.execute(
             "select count(*) from pg_auth_members where not admin_option and"
-            " member = 'clerk'::regrole"
-            if server.administrator == "clerk"
+            f" member = '{server.administrator}'::regrole"
+            if server.administrator != "postgres"
             else "select 0"
         ).fetchone()
-    assert found == [(name, False, True, True) for name in names]
+    passing = {provision.WRITER} if "caller" in server.roles else set()
+    assert found == [(name, False, name in passing, True, True) for name in names]
     assert dict(owners) == provision._DATABASES
     assert left == (0,), "the administrator is no member of what it made"
 
 
 def test_everybody_enters_by_their_own_password_and_where_they_belong(server):
     for database, roles in provision._CONNECT.items():
-        for who, role in ROLES.items():
+        for who, role in server.roles.items():
             if role in roles:
                 server.connect(database, who).close()
             else:
@@ -373,6 +386,8 @@ def test_the_migrator_migrates_the_writer_writes_the_reader_reads(server):
     with server.connect("kb", "writer") as writer:
         migrate.require_current_schema(writer)
         writer.execute(insert)
+        with writer.cursor().copy("copy kb.document (source_id, path, slot) from stdin") as copy:
+            copy.write_row((1, "a.md", 1))
         writer.execute("create table kb_space.embedding_1 (vector vector(3))")
         writer.execute("insert into kb_space.embedding_1 values ('[1,2,3]')")
         for forbidden in ("alter table kb.source add column x int", "create table kb.t ()"):
@@ -384,6 +399,11 @@ def test_the_migrator_migrates_the_writer_writes_the_reader_reads(server):
         for forbidden in (insert, "delete from kb.source", "create table kb_space.t ()"):
             with denied:
                 reader.execute(forbidden)
+    if "caller" in server.roles:
+        with server.connect("kb", "caller") as caller:
+            assert caller.execute("select count(*) from kb.source").fetchone() == (0,)
+            with denied:
+                caller.execute("select * from kb.query_log")
     with server.connect("dagster", "dagster") as dagster:
         dagster.execute("create table runs (id int)")
 
