@@ -25,6 +25,7 @@ from kb_assets.fingerprints import Shard
 from kb_assets.forecast.forecast import Forecast, forecast
 from kb_assets.index.account import Account, Contents, account_for, contents_of
 from kb_assets.index.collect import collect_unused_vectors
+from kb_assets.index.merge import merge_postings
 from kb_assets.index.publish import PublishReport, publish_documents
 from kb_assets.index.space import (
     SpaceReport,
@@ -241,6 +242,7 @@ class KnowledgeBase:
         collected = collect_unused_vectors(
             run.database, self.settings.limits.unused_vector_days * SECONDS_PER_DAY
         )
+        merge_postings(run.database)
         forget_old_queries(run.database, self.settings.search.log_days)
         vectors = maintain_vector_indexes(run.database, collected=collected)
         for report in reports:

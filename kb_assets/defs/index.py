@@ -13,6 +13,7 @@ from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, 
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.index.account import account_for, contents_of
 from kb_assets.index.collect import collect_unused_vectors
+from kb_assets.index.merge import merge_postings
 from kb_assets.index.publish import publish_documents
 from kb_assets.index.vectors import maintain_vector_indexes
 from kb_assets.knowledge_base import SECONDS_PER_DAY
@@ -31,8 +32,8 @@ INDEX = """
 The HNSW index over each space's vectors: built after a bulk load, looked after, rebuilt when due.
 
 Also deletes vectors nothing has used for `limits.unused_vector_days`, and questions asked more than
-`search.log_days` ago. It has no partitions: all shards share it. Without a usable index searches
-are exact, and slow.
+`search.log_days` ago, and merges the rows that words are found by. It has no partitions: all
+shards share it. Without a usable index searches are exact, and slow.
 """
 
 
@@ -90,11 +91,15 @@ def vector_index_asset(settings: Settings) -> dg.AssetsDefinition:
             knowledge_base.say("looking after the vector index")
             days = settings.limits.unused_vector_days
             collected = collect_unused_vectors(run.database, days * SECONDS_PER_DAY)
+            merged = merge_postings(run.database)
             forget_old_queries(run.database, settings.search.log_days)
             reports = maintain_vector_indexes(run.database, collected=collected)
         for report in reports:
             knowledge_base.note("vector_index", report.space, asdict(report))
         seconds = time.monotonic() - started
-        return dg.MaterializeResult(metadata=vector_metadata(reports, collected, seconds))
+        shown = vector_metadata(reports, collected, seconds)
+        return dg.MaterializeResult(
+            metadata={**shown, "lexical_sources_merged": dg.MetadataValue.int(merged)}
+        )
 
     return vector_index

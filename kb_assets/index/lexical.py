@@ -54,10 +54,12 @@ class Analysed:
     """Revisions whose chunks were analysed.
 
     Attributes:
+        language: In which language.
         revision_ids: The revision of each chunk; chunks of one stand together, in order.
         found: What occurs in the chunks.
     """
 
+    language: str
     revision_ids: Integers
     found: Occurrences
 
@@ -100,6 +102,10 @@ def add_revisions(
     count = int(kept.sum())
     if not count:
         return
+    if not is_current(connection, source_id, analysed.language):
+        # A run with other settings, or of another version, analysed the source meanwhile.
+        rebuild_source(connection, source_id, analysed.language)
+        return
     tokens = analysed.found.lengths * kept
     first, generation = _advance(connection, source_id, count, int(tokens.sum()))
     ordinals = numpy.where(kept, numpy.cumsum(kept) - 1 + first, -1)
@@ -110,10 +116,7 @@ def add_revisions(
     columns = zip(
         (starts + first).tolist(), chunks.tolist(), sums.tolist(), revisions.tolist(), strict=True
     )
-    documents = ((source_id, *row) for row in columns)
-    copy_rows(
-        connection, ("kb", "lexical_document"), list(_DOCUMENT), [*_DOCUMENT.values()], documents
-    )
+    copy_documents(connection, ((source_id, *row) for row in columns))
     copy_postings(connection, source_id, generation, postings_of(analysed.found, ordinals))
 
 
@@ -181,7 +184,8 @@ def _analysed(
     tokens = [raw_tokens(input_text(title, headings, text)) for _, title, headings, text in chunks]
     words = words_of({raw for some in tokens for raw in some})
     found = occurrences(tokens, stems_of(connection, language, words))
-    return Analysed(numpy.array([row[0] for row in chunks], dtype=numpy.int64), found)
+    revision_ids = numpy.array([row[0] for row in chunks], dtype=numpy.int64)
+    return Analysed(language, revision_ids, found)
 
 
 def _batches(chunks: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
