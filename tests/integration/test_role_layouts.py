@@ -50,7 +50,7 @@ def administrator(address: ServerAddress) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def three_roles(administrator: Callable[..., None], address: ServerAddress) -> DatabaseUrls:
-    """What version 0.1.0 asked an administrator for."""
+    """A server that was set up without callers."""
     administrator(
         *(f"create role {role} login" for role in OURS[:3]),
         "grant kb_writer to kb_migrator",
@@ -104,7 +104,7 @@ def test_without_a_role_for_callers_all_is_as_it_was(
     assert found(knowledge_base, None) == {"red.md", "blue.md"}
 
 
-def test_a_server_of_an_earlier_version_gets_callers(
+def test_a_server_from_before_there_were_callers_gets_them(
     three_roles: DatabaseUrls,
     open_: Callable[[DatabaseUrls], KnowledgeBase],
     administrator: Callable[..., None],
