@@ -77,7 +77,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Space384:
+class VectorSpace:
     """Vectors around topics, on a surface of as few dimensions as those of real models lie on.
 
     (The two-neighbour estimate is about 19 for all-MiniLM-L6-v2 over Cranfield, and here.)
@@ -87,7 +87,7 @@ class Space384:
     projection: numpy.ndarray
 
     @classmethod
-    def made(cls) -> "Space384":
+    def made(cls) -> "VectorSpace":
         rng = numpy.random.default_rng(11)
         centres = rng.normal(size=(TOPICS, LATENT_DIMENSIONS))
         return cls(centres, rng.normal(size=(LATENT_DIMENSIONS, DIMENSIONS)))
@@ -108,7 +108,7 @@ class GeneratedEmbedder:
     usd_per_million_tokens = 0.0
 
     def __init__(self) -> None:
-        self._space = Space384.made()
+        self._space = VectorSpace.made()
 
     def embed(self, texts: Sequence[str]) -> Answer:
         rows = [
@@ -140,7 +140,7 @@ class _Batch:
 
 
 def _batches(chunks: int) -> Iterator[_Batch]:
-    words, space, rng = Words(), Space384.made(), numpy.random.default_rng(3)
+    words, space, rng = Words(), VectorSpace.made(), numpy.random.default_rng(3)
     size = BATCH_DOCUMENTS * CHUNKS_PER_DOCUMENT
     for first in range(0, chunks, size):
         count = min(size, chunks - first)

@@ -94,17 +94,25 @@ order by s.id;
 select generation from kb.index_state;
 
 -- name: find_matching(source_ids)
--- Which live revisions a filter admits, and where their chunks are among those of their source.
--- Packed, because there may be many.
-select d.source_id,
-    string_agg(int8send(r.id), '' order by r.id),
-    string_agg(
-        int4send(l.first_ordinal) || int4send(l.chunks), '' order by l.first_ordinal
-    ) filter (where l.revision_id is not null)
+-- Which live revisions a filter admits, and where their chunks are among those of their source;
+-- packed, because there may be many. What is live and has chunks is what is not dead here. A left
+-- join that the condition does not look at costs nothing: PostgreSQL leaves it out.
+select l.source_id,
+    string_agg(int8send(r.id), ''),
+    string_agg(int4send(l.first_ordinal) || int4send(l.chunks), '')
+from kb.document_revision r
+join kb.lexical_document l on l.revision_id = r.id and not l.is_dead
+left join kb.document d on d.live_revision_id = r.id
+left join kb.source s on s.id = l.source_id
+where l.source_id = any(:source_ids) and {condition}
+group by l.source_id;
+
+-- name: find_matching_documents(source_ids)
+-- The same while the words of a source were not analysed yet.
+select d.source_id, string_agg(int8send(r.id), ''), null::bytea
 from kb.document d
 join kb.document_revision r on r.id = d.live_revision_id
 join kb.source s on s.id = d.source_id
-left join kb.lexical_document l on l.revision_id = r.id
 where d.source_id = any(:source_ids) and {condition}
 group by d.source_id;
 

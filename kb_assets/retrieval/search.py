@@ -26,7 +26,7 @@ from kb_assets.retrieval.snapshot import Snapshot
 from kb_assets.retrieval.stopwatch import Stopwatch
 from kb_assets.settings import SearchSettings
 
-POOL = 50
+POOL = 30
 """The candidates each side names, at the least; fused scores do not depend on it."""
 
 LEAST_IN_VIEW = 100

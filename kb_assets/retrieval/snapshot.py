@@ -147,8 +147,9 @@ class Snapshot:
                 self._words.append(SourceWords(source_id, language, chunks, tokens, next_ordinal))
 
     def _match(self, condition: Composable, named: dict[str, Any]) -> Matching:
+        statement = "find_matching_documents" if self.words_missing else "find_matching"
         rows = self._connection.execute(
-            _statements("find_matching", condition=condition),
+            _statements(statement, condition=condition),
             named | {"source_ids": self._source_ids},
             binary=True,
         )

@@ -54,7 +54,7 @@ def exact_is_faster(
     The index has to pass by `count · all / chunks` of them before it has found enough.
     """
     row = connection.execute(
-        _statements("estimate_vectors"), {"table": ".".join(space.table)}
+        _statements("estimate_vectors"), {"table": ".".join(space.table)}, prepare=True
     ).fetchone()
     vectors = max(chunks, row[0] if row else 0)
     return chunks * chunks <= _EXACT_FACTOR * count * vectors
