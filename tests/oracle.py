@@ -4,11 +4,12 @@ They are computed here from files and tables, not by asking the code under test;
 code has an opinion of its own (`KnowledgeBase.status`), it must agree.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 
 from kb_assets.chunks.plan import recipe_of
 from kb_assets.documents.open import open_source
@@ -16,6 +17,7 @@ from kb_assets.embeddings.space import Space, list_spaces
 from kb_assets.fingerprints import content_hash, input_text
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import SourceSettings
+from tests.bm25 import LONGEST, MOST_COUNTED, LiveChunk, language_of, live_chunks
 
 Embed = Callable[[str, int], numpy.ndarray]
 """The pure function E that the test's provider is: a text and a length to its vector."""
@@ -88,6 +90,21 @@ join kb.chunk c on c.revision_id = d.live_revision_id
 order by s.name, d.path, c.ordinal
 """
 
+_WORDS = """
+select s.id, l.language, l.chunks, l.tokens, l.next_ordinal
+from kb.source s left join kb.lexical_source l on l.source_id = s.id
+where s.name = %s
+"""
+
+_WORDS_OF_DOCUMENTS = """
+select first_ordinal, chunks, tokens, revision_id, is_dead
+from kb.lexical_document where source_id = %s order by first_ordinal
+"""
+
+_POSTINGS = """
+select term, block, ordinals, counts, lengths from kb.lexical_posting where source_id = %s
+"""
+
 
 def rows_of(kb: KnowledgeBase, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Return what the writer's database answers."""
@@ -158,7 +175,9 @@ def assert_same_index(one: KnowledgeBase, two: KnowledgeBase, *queries: str) -> 
             assert left == right
         assert len(mine) == len(other)
     for query in queries:
-        assert _answers(one, query) == _answers(two, query)
+        for mode in ("vector", "lexical", "hybrid"):
+            mine, others = _answers(one, query, mode), _answers(two, query, mode)
+            assert mine == pytest.approx(others, rel=1e-4, abs=1e-5), mode
 
 
 def assert_chunks_whole(kb: KnowledgeBase) -> None:
@@ -180,11 +199,45 @@ def assert_chunks_whole(kb: KnowledgeBase) -> None:
             assert not gap.strip(), f"{path} has text that is in no chunk"
 
 
+def assert_words_true(kb: KnowledgeBase) -> None:
+    """What BM25 counts is what readers see: no chunk more, none less, each with its terms.
+
+    Postings of what is gone may be left, but of nothing else.
+    """
+    for source in kb.settings.sources:
+        live = live_chunks(kb, [source.name])
+        for source_id, language, *totals in rows_of(kb, _WORDS, source.name):
+            if language is None:
+                assert not live, f"the words of {source.name} were never analysed"
+                continue
+            assert language == language_of(kb, source.name)
+            *counted, next_ordinal = totals
+            assert counted == [len(live), sum(chunk.length for chunk in live)], source.name
+            owners = _owners(kb, source_id, next_ordinal, live)
+            found: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}
+            for ordinal, term, count, length in _postings(kb, source_id):
+                assert ordinal in owners, f"{term!r} is said to be in a chunk that never was"
+                place = owners[ordinal]
+                if place is not None:
+                    terms = found.setdefault(place, {})
+                    assert term not in terms, f"{term!r} is counted twice"
+                    terms[term] = (count, length)
+            assert found == {
+                (chunk.revision_id, chunk.ordinal): {
+                    term: (min(count, MOST_COUNTED), min(chunk.length, LONGEST))
+                    for term, count in chunk.terms.items()
+                }
+                for chunk in live
+                if chunk.terms
+            }
+
+
 def assert_sound(kb: KnowledgeBase, embed: Embed) -> None:
     """All of the above that one knowledge base can be asked."""
     assert_accounted(kb)
     assert_chunks_whole(kb)
     assert_vectors_true(kb, embed)
+    assert_words_true(kb)
 
 
 def vectors_of(kb: KnowledgeBase, space: Space) -> dict[bytes, numpy.ndarray]:
@@ -229,10 +282,45 @@ def _refused(kb: KnowledgeBase, space: Space) -> set[bytes]:
     return {hash_ for hash_, _, _ in refused}
 
 
-def _answers(kb: KnowledgeBase, query: str) -> list[tuple[Any, ...]]:
-    hits = kb.search(query, limit=1000)
+def _owners(
+    kb: KnowledgeBase, source_id: int, next_ordinal: int, live: Sequence[LiveChunk]
+) -> dict[int, tuple[int, int] | None]:
+    """Return the chunk that each ordinal of a source stands for; None for one that is gone."""
+    owners: dict[int, tuple[int, int] | None] = {}
+    counted: dict[int, tuple[int, int]] = {}
+    for first, chunks, tokens, revision_id, is_dead in rows_of(kb, _WORDS_OF_DOCUMENTS, source_id):
+        for ordinal in range(chunks):
+            assert first + ordinal not in owners, "two revisions share an ordinal"
+            owners[first + ordinal] = None if is_dead else (revision_id, ordinal)
+        if not is_dead:
+            counted[revision_id] = (chunks, tokens)
+    assert all(ordinal < next_ordinal for ordinal in owners)
+    expected: dict[int, tuple[int, int]] = {}
+    for chunk in live:
+        chunks, tokens = expected.get(chunk.revision_id, (0, 0))
+        expected[chunk.revision_id] = (chunks + 1, tokens + chunk.length)
+    assert counted == expected
+    return owners
+
+
+def _postings(kb: KnowledgeBase, source_id: int) -> Iterator[tuple[int, str, int, int]]:
+    """Return ordinal, term, count and length of every posting."""
+    for term, block, ordinals, counts, lengths in rows_of(kb, _POSTINGS, source_id):
+        columns = zip(
+            numpy.frombuffer(ordinals, "<u2").tolist(),
+            numpy.frombuffer(counts, "u1").tolist(),
+            numpy.frombuffer(lengths, "<u2").tolist(),
+            strict=True,
+        )
+        for ordinal, count, length in columns:
+            yield block * 65_536 + ordinal, term, count, length
+
+
+def _answers(kb: KnowledgeBase, query: str, mode: Any) -> dict[tuple[Any, ...], float]:
+    """Return the score of each chunk that a query finds."""
+    hits = kb.search(query, limit=1000, mode=mode, merge=False)
     scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
-    return sorted(
-        (-round(hit.score, 6), hit.source, hit.path, hit.ordinal, hit.text) for hit in hits
-    )
+    found = {(hit.source, hit.path, hit.ordinal, hit.text): hit.score for hit in hits}
+    assert len(found) == len(hits)
+    return found
