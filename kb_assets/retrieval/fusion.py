@@ -20,6 +20,7 @@ class Candidate:
         share: The same as a share, 0 to 1, of what the question's words could score.
         vector_rank: Its rank by similarity among the candidates of that side, from 1.
         lexical_rank: Its rank by words.
+        place: Its source, and its ordinal among the source's words; None if not analysed.
         fused: Both joined, 0 to 1.
         score: What candidates are ordered by.
     """
@@ -31,6 +32,7 @@ class Candidate:
     share: float | None = None
     vector_rank: int | None = None
     lexical_rank: int | None = None
+    place: tuple[int, int] | None = None
     fused: float = 0.0
     score: float = 0.0
 

@@ -90,8 +90,11 @@ left join kb.lexical_source l on l.source_id = s.id
 where :names ::text[] = '{}' or s.name = any(:names ::text[])
 order by s.id;
 
--- name: find_generation()
-select generation from kb.index_state;
+-- name: find_index_state()
+select generation, array(select name from kb.source) from kb.index_state;
+
+-- name: find_origins(revision_ids)
+select id, run_id, created_at from kb.document_revision where id = any(:revision_ids);
 
 -- name: find_matching(source_ids)
 -- Which live revisions a filter admits, and where their chunks are among those of their source;

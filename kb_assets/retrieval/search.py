@@ -4,7 +4,8 @@ Each side names its best chunks; of every chunk that one of them names, both sco
 exactly, and the fused score orders them. Neighbours become one passage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from kb_assets.database.connect import Database
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.embedder import Embedder, Vectors
 from kb_assets.embeddings.request import embed_query
-from kb_assets.embeddings.space import Space
+from kb_assets.embeddings.space import Space, live_space_in
 from kb_assets.errors import KbError, ProviderRefusedError, ProviderUnavailableError
 from kb_assets.retrieval.fusion import Candidate, fuse
 from kb_assets.retrieval.hits import Hit, Results
@@ -105,8 +106,7 @@ class Searcher:
         watch, notes = Stopwatch(), list[str]()
         with watch.part("embed"):
             mode, vector = self._embedded(query, notes)
-        with self.database.transaction() as connection:
-            self._prepare(connection, query)
+        with self.opened(query) as connection:
             looking = _Looking(self, connection, query, mode, vector, watch)
             candidates, passages = looking.look(self._wanted(query))
             with watch.part("fetch"):
@@ -152,6 +152,13 @@ class Searcher:
                 f"{error.what} {error.why}".strip()
             )
             return "lexical", None
+
+    @contextmanager
+    def opened(self, query: Query) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a transaction that sees what the reader or caller may see."""
+        with self.database.transaction() as connection:
+            self._prepare(connection, query)
+            yield connection
 
     def _prepare(self, connection: psycopg.Connection[Any], query: Query) -> None:
         in_view = min(MOST_IN_VIEW, max(LEAST_IN_VIEW, query.limit))
@@ -238,6 +245,7 @@ class _Looking:
                 continue
             made.bm25 = made.share = 0.0
             if one.source_id is not None and one.position is not None:
+                made.place = one.source_id, one.position
                 made.bm25 = self.words.of(one.source_id, one.position)
                 made.share = self.words.share(one.source_id, made.bm25)
         return len(found)
@@ -250,9 +258,10 @@ class _Looking:
         for place, revision_id, ordinal in self.snapshot.chunks_at([one[:2] for one in top]):
             known = by_key.get((revision_id, ordinal))
             if known is None:
-                source_id, _, score = top[place - 1]
+                source_id, position, score = top[place - 1]
                 share = words.share(source_id, score)
                 known = Candidate(revision_id, ordinal, bm25=score, share=share)
+                known.place = source_id, position
                 by_key[revision_id, ordinal] = known
                 new.append(known)
             known.lexical_rank = place
@@ -261,6 +270,29 @@ class _Looking:
             for one in new:
                 one.similarity = near.get((one.revision_id, one.ordinal))
         return len(top)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """What there is to search.
+
+    Attributes:
+        space: The space that answers; None before the first run.
+        sources: The names of all sources that were ever indexed.
+        generation: Grows with everything that changes what a search may find.
+    """
+
+    space: Space | None
+    sources: frozenset[str]
+    generation: int
+
+
+def index_state(database: Database) -> IndexState:
+    """Return what there is to search."""
+    with database.transaction() as connection:
+        row = connection.execute(_statements("find_index_state"), prepare=True).fetchone()
+        assert row is not None
+        return IndexState(live_space_in(connection), frozenset(row[1]), row[0])
 
 
 def source_ids(database: Database, names: Sequence[str]) -> tuple[int, ...]:

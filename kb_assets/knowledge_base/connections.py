@@ -1,0 +1,92 @@
+"""Where a knowledge base's parts connect; nothing is opened before it is needed."""
+
+from functools import cached_property
+
+from kb_assets.database.connect import Database, DatabaseUrls, resolve_urls
+from kb_assets.database.migrate import require_current_schema, upgrade
+from kb_assets.database.row_security import require_bound
+from kb_assets.embeddings.embedder import Embedder
+from kb_assets.errors import SettingsError
+from kb_assets.retrieval.log import QueryLog
+from kb_assets.settings import Settings
+
+
+class Connections:
+    """Where a knowledge base's parts connect; nothing is opened before it is needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember the settings; nothing is connected or started yet."""
+        self.settings = settings
+        self._embedders: dict[int, Embedder] = {}
+
+    @cached_property
+    def urls(self) -> DatabaseUrls:
+        """Where each role connects; starts the embedded server if no other one is set."""
+        return resolve_urls(self.settings)
+
+    @cached_property
+    def database(self) -> Database:
+        """Where runs write.
+
+        Raises:
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        return _checked(Database(self.urls.writer))
+
+    @cached_property
+    def reader(self) -> Database:
+        """Where searches read.
+
+        Raises:
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        return _checked(
+            Database(self.urls.reader, application_name="kb_assets search", snapshots=True)
+        )
+
+    @cached_property
+    def callers(self) -> Database:
+        """Where searches of callers read, as a role that row-level security binds.
+
+        Raises:
+            SettingsError: There is no such role, or it would see everything.
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        if not self.urls.caller:
+            raise SettingsError(
+                "Nobody can search as a caller.",
+                why="KB_CALLER_DATABASE_URL does not say as which role.",
+                fix="Make the role kb_caller (docs/deploy.md), and set the variable.",
+            )
+        return _checked(
+            Database(self.urls.caller, application_name="kb_assets caller", snapshots=True),
+            is_bound=True,
+        )
+
+    @cached_property
+    def query_log(self) -> QueryLog:
+        """Where searches are noted, for as long as `search.log_days` says."""
+        return QueryLog(lambda: self.database, self.settings.search)
+
+    def close(self) -> None:
+        """Close all connections; they are opened again when needed."""
+        for name in ("query_log", "_cache", "database", "reader", "callers"):
+            opened = self.__dict__.pop(name, None)
+            if opened is not None:
+                opened.close()
+
+    def upgrade(self) -> None:
+        """Bring the database's schema up to this code."""
+        upgrade(self.urls.migrator)
+
+
+def _checked(database: Database, *, is_bound: bool = False) -> Database:
+    try:
+        with database.transaction() as connection:
+            if is_bound:
+                require_bound(connection.execute)
+            require_current_schema(connection)
+    except BaseException:
+        database.close()
+        raise
+    return database
