@@ -71,4 +71,10 @@ _OPTIONS = (
         help="Only documents of which this is true, as text or as JSON: "
         "'tags has \"api\" and metadata.year >= 2024'; repeatable.",
     ),
+    click.option(
+        "--as",
+        "caller",
+        metavar="CALLER",
+        help="See only what this caller may see, one of [[callers]] in kb.toml.",
+    ),
 )

@@ -16,6 +16,7 @@ from kb_assets.cli.ask import ask
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
 from kb_assets.cli.evaluate import evaluate
+from kb_assets.cli.explain import explain
 from kb_assets.cli.failures import report_error, report_interrupt, report_usage
 from kb_assets.cli.index import index
 from kb_assets.cli.plan import plan
@@ -72,6 +73,7 @@ for _command in (
     plan,
     index,
     search,
+    explain,
     ask,
     status,
     why,

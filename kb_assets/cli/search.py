@@ -1,7 +1,7 @@
 """`kb search`: passages that answer a question."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,36 +12,56 @@ from kb_assets.cli.session import KbCommand, Session, pass_session
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from kb_assets.retrieval.hits import Hit
+    from kb_assets.retrieval.hits import Hit, Results
 
 _HASH_WARNING = (
-    "Found by shared words, not by meaning (embedding.provider = hash). "
+    "Found by words, not by meaning (embedding.provider = hash). "
     "For meaning, set a provider in kb.toml."
 )
 _NOTHING = "Nothing was found."
+_ABOUT = ("mode", "provider", "space", "notes", "seconds", "cached")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def ranking_options(command: Command) -> Command:
+    """Add the options that say how hits are found and ordered."""
+    for option in reversed(_RANKING):
+        command = option(command)
+    return command
+
+
+_RANKING = (
+    click.option("--limit", "-n", default=10, show_default=True, help="The most hits wanted."),
+    click.option(
+        "--mode",
+        type=click.Choice(["hybrid", "vector", "lexical"]),
+        help="By meaning and words, or one of them; by default what kb.toml says.",
+    ),
+    click.option("--per-document", default=0, help="The most hits from one document."),
+    click.option("--min-score", type=float, help="Only hits with at least this score."),
+)
 
 
 @click.command(cls=KbCommand)
 @click.argument("question")
-@click.option("--limit", "-n", default=10, show_default=True, help="The most hits wanted.")
+@ranking_options
 @filter_options
 @click.option("--full", is_flag=True, help="Print whole passages.")
 @pass_session
-def search(session: Session, question: str, full: bool, **filters: Any) -> int:  # noqa: ANN401
-    """Print the passages nearest to QUESTION, best first."""
-    from kb_assets.embeddings.space import live_space
-
+def search(session: Session, question: str, full: bool, **chosen: Any) -> int:  # noqa: ANN401
+    """Print the passages that answer QUESTION, best first."""
     with session.knowledge_base() as kb:
-        hits = kb.search(question, **filters)
-        space = live_space(kb.reader)
-    provider = space.model.provider if space else ""
+        results = kb.search(question, **chosen)
     if session.as_json:
-        from kb_assets.cli.output import print_json
+        from kb_assets.cli.output import plain, print_json
 
-        print_json({"question": question, "provider": provider, "hits": hits.hits})
+        hits = [plain(hit) for hit in results]
+        about = {name: getattr(results, name) for name in _ABOUT}
+        print_json({"question": question, **about, "hits": hits})
     else:
-        _print(hits, question, full)
-        _print_footer(hits, provider)
+        _print(results, question, full)
+        print_footer(results)
     return 0
 
 
@@ -50,7 +70,7 @@ def _print(hits: "Sequence[Hit]", question: str, full: bool) -> None:
 
     out = console()
     for rank, hit in enumerate(hits, start=1):
-        out.print(_head(rank, hit), soft_wrap=True)
+        out.print(head(rank, hit), soft_wrap=True)
         if full:
             for line in _marked(hit.text.strip("\n"), question).split("\n"):
                 out.print("    ", line, sep="", soft_wrap=True)
@@ -59,10 +79,11 @@ def _print(hits: "Sequence[Hit]", question: str, full: bool) -> None:
         out.print()
 
 
-def _head(rank: int, hit: "Hit") -> "Text":
+def head(rank: int, hit: "Hit") -> "Text":
+    """Return a hit's rank, score and place."""
     from rich.text import Text
 
-    head = Text.assemble(
+    line = Text.assemble(
         (f"{rank:>2}. ", "bold"),
         (f"{hit.score:.3f}  ", "green"),
         (visible(f"{hit.source}:{hit.path}"), "bold cyan"),
@@ -70,8 +91,8 @@ def _head(rank: int, hit: "Hit") -> "Text":
     )
     where = " > ".join(hit.heading_path) or hit.title or ""
     if where:
-        head.append("\n    ").append(visible(where), "yellow")
-    return head
+        line.append("\n    ").append(visible(where), "yellow")
+    return line
 
 
 def _marked(passage: str, question: str) -> "Text":
@@ -84,11 +105,14 @@ def _marked(passage: str, question: str) -> "Text":
     return marked
 
 
-def _print_footer(hits: "Sequence[Hit]", provider: str) -> None:
+def print_footer(results: "Results") -> None:
+    """Say what a person should know of the hits above."""
     from kb_assets.cli.output import console
 
     out = console()
-    if not hits:
+    if not results:
         out.print(_NOTHING)
-    if provider == "hash":
+    for note in results.notes:
+        out.print(visible(note), style="yellow")
+    if results.provider == "hash":
         out.print(_HASH_WARNING, style="dim")

@@ -42,7 +42,7 @@ class Searching(Connections):
         min_score: float | None = None,
         merge: bool = True,
         rerank: bool = True,
-        caller: Caller | None = None,
+        caller: Caller | str | None = None,
     ) -> Results:
         """Return the live passages that answer a question best, best first.
 
@@ -61,7 +61,8 @@ class Searching(Connections):
             min_score: Only hits with at least this score.
             merge: Whether chunks that stand side by side and are both found become one passage.
             rerank: Whether the reranker is asked, if there is one.
-            caller: For whom the search is made; the database shows what they may see.
+            caller: For whom the search is made, or the name of one in the settings; the database
+                shows what they may see.
 
         Raises:
             SettingsError: It cannot be searched for, or a source does not exist.
@@ -126,7 +127,7 @@ class Searching(Connections):
         tags: tuple[str, ...] = (),
         metadata: Mapping[str, Any] | None = None,
         where: str | Mapping[str, Any] | Condition | None = None,
-        caller: Caller | None = None,
+        caller: Caller | str | None = None,
     ) -> Reply:
         """Return the chat model's answer from the passages that `search` finds, with its sources.
 
@@ -173,13 +174,17 @@ class Searching(Connections):
         tags: tuple[str, ...] = (),
         metadata: Mapping[str, Any] | None = None,
         where: str | Mapping[str, Any] | Condition | None = None,
+        caller: Caller | str | None = None,
         **chosen: Any,  # noqa: ANN401
     ) -> Query:
         for source in sources:
             self.settings.source(source)
         condition = None if where is None else as_condition(where)
         filters = Filters(sources, path_prefix, tags, metadata or {}, condition)
-        return Query(text, filters=filters, **chosen)
+        if isinstance(caller, str):
+            known = self.settings.caller(caller)
+            caller = Caller(known.sources, known.tags, known.name)
+        return Query(text, filters=filters, caller=caller, **chosen)
 
     def _searcher(self, space: Space, embedder: Embedder, caller: Caller | None = None) -> Searcher:
         return Searcher(
