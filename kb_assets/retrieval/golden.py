@@ -10,7 +10,7 @@ from kb_assets.errors import SettingsError
 from kb_assets.fingerprints import settings_fingerprint
 from kb_assets.retrieval.qrels import MAX_GRADE, is_text, read_judgements
 
-_KEYS = {"question", "documents", "spans", "answer_contains"}
+_KEYS = {"question", "documents", "spans", "accepted", "answer_contains"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,13 @@ def _read_yaml(path: Path) -> tuple[Question, ...]:
     for value, item in zip(values, node.value, strict=True):
         line = item.start_mark.line + 1
         question = _question(path, line, value)
+        if value.get("accepted") is False:
+            continue
         if question.text in questions:
             raise _unreadable(path, line, f"{question.text!r} is asked twice")
         questions[question.text] = question
+    if not questions:
+        raise _unreadable(path, 1, "none of these drafts is accepted yet")
     return tuple(questions.values())
 
 

@@ -206,3 +206,13 @@ def test_an_answer_counts_in_the_first_five_passages_however_it_is_wrapped() -> 
 
     assert has_answer(question, [*others[:4], hit("owls.md", "hunt at\nnight")]) == 1.0
     assert has_answer(question, [*others, hit("owls.md", "hunt at\nnight")]) == 0.0
+
+
+def test_drafts_that_nobody_has_accepted_are_left_out(tmp_path: Path) -> None:
+    draft = '- question: "{}"\n  documents: ["a.md"]\n  accepted: {}\n'
+    file = tmp_path / "questions.yaml"
+    file.write_text(draft.format("Whose?", "false") + draft.format("When?", "true"))
+    assert [question.text for question in load_questions(file)] == ["When?"]
+    file.write_text(draft.format("Whose?", "false"))
+    with pytest.raises(SettingsError, match="none of these drafts is accepted"):
+        load_questions(file)
