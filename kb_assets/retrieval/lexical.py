@@ -5,6 +5,8 @@
 
 (the variant of Lucene; Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009).
 N, df and the mean length are those of the sources that are searched, and of live chunks only.
+Each source is asked in its own language; what is compared is a score's share of the best one that
+the question could have in that language.
 """
 
 import math
@@ -81,13 +83,22 @@ class LexicalScores:
     rows: Sequence[_Row]
 
     def top(self, count: int) -> list[tuple[int, int, float]]:
-        """Return the best chunks: source, ordinal and score, best first."""
-        places = top_positions(self.scores, count)
+        """Return the best chunks, by share: source, ordinal and score, best first."""
+        places = top_positions(self._comparable(), count)
         ids, bases = numpy.array(list(self.bases)), numpy.array(list(self.bases.values()))
         owners = numpy.searchsorted(bases, places, side="right") - 1
         ordinals = places - bases[owners]
         scores = self.scores[places]
         return list(zip(ids[owners].tolist(), ordinals.tolist(), scores.tolist(), strict=True))
+
+    def _comparable(self) -> Floats:
+        """Return what chunks are ordered by; in one language scores are in order as they are."""
+        bests = [self.bests[source_id] or 1.0 for source_id in self.bases]
+        if len(set(bests)) == 1:
+            return self.scores
+        sizes = numpy.diff([*self.bases.values(), len(self.scores)])
+        divisors: Floats = numpy.repeat(numpy.array(bests, numpy.float32), sizes)
+        return self.scores / divisors
 
     def of(self, source_id: int, ordinal: int) -> float:
         """Return the score of a chunk."""

@@ -31,8 +31,8 @@ def main() -> None:
     settings = Settings(**json.loads(sys.stdin.readline()))
     with KnowledgeBase(settings) as kb:
         while True:
-            everything = kb.search("document version part", limit=1000)
-            nearest = kb.search("document version part", limit=60)
+            everything = kb.search("document version part", limit=1000, merge=False)
+            nearest = kb.search("document version part", limit=60, merge=False)
             with kb.reader.transaction() as connection:
                 rows = connection.execute(LIVE).fetchall()
             poll = {

@@ -17,6 +17,7 @@ from kb_assets.index import lexical, merge, publish
 from kb_assets.index.merge import merge_postings
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.retrieval.lexical import top_positions
+from kb_assets.retrieval.search import POOL
 from kb_assets.settings import Settings
 from kb_assets.settings.retrieval import Language
 from tests import bm25
@@ -72,8 +73,11 @@ def assert_exact(kb: KnowledgeBase, *queries: str, sources: tuple[str, ...] = ()
             assert found[place].lexical_score == pytest.approx(scored.bm25, rel=1e-4)
             assert found[place].score == pytest.approx(scored.share, rel=1e-4)
             assert found[place].vector_score is None
-        shares = [hit.score for hit in results]
-        assert shares == sorted(shares, reverse=True)
+        shares = sorted((scored.share for scored in expected.values()), reverse=True)
+        assert [hit.score for hit in results] == pytest.approx(shares, rel=1e-4)
+        for limit in (1, 5, 20):
+            best = kb.search(query, mode="lexical", limit=limit, merge=False, sources=sources)
+            assert [hit.score for hit in best] == pytest.approx(shares[:limit], rel=1e-4)
         total += len(found)
     return total
 
@@ -306,6 +310,24 @@ def test_stop_words_alone_find_nothing_by_words_and_something_by_meaning(
     assert kb.search(query, mode="vector")[0].lexical_score is None
 
 
+def test_the_best_is_the_best_in_whatever_language(
+    open_kb: Callable[..., KnowledgeBase], folders: dict[str, Path]
+) -> None:
+    """`die` is a word to English, and nothing to German: there, the rest says more."""
+    for number in range(2 * POOL):
+        (folders["english"] / f"{number}.md").write_text("zebra zebra zebra\n")
+    (folders["german"] / "a.md").write_text("Das Zebra sieht\n")
+    kb = open_kb()
+    kb.index()
+    (hit,) = kb.search("die zebra", mode="lexical", limit=1)
+    everything = kb.search("die zebra", mode="lexical", limit=1000)
+    assert len(everything) > 2 * POOL
+    assert hit == everything[0]
+    assert hit.source == "german"
+    assert (hit.lexical_score or 0) < (everything[1].lexical_score or 0)
+    assert_exact(kb, "die zebra")
+
+
 def test_a_word_asked_twice_counts_twice(
     open_kb: Callable[..., KnowledgeBase], folders: dict[str, Path]
 ) -> None:
@@ -411,7 +433,7 @@ def test_readers_are_not_disturbed_by_a_merge(
     changes = Changes(folders, seed=11)
     changes.fill(20)
     kb = open_kb()
-    monkeypatch.setattr("kb_assets.knowledge_base.merge_postings", lambda database: 0)
+    monkeypatch.setattr("kb_assets.knowledge_base.indexing.merge_postings", lambda database: 0)
     for _ in range(6):
         kb.index()
         changes.make()
@@ -446,7 +468,7 @@ def test_a_merge_that_is_cut_short_leaves_everything_as_it_was(
     kb.index()
     for folder in folders.values():
         sorted(folder.iterdir())[0].unlink()
-    monkeypatch.setattr("kb_assets.knowledge_base.merge_postings", lambda database: 0)
+    monkeypatch.setattr("kb_assets.knowledge_base.indexing.merge_postings", lambda database: 0)
     kb.index()
     state = rows_of(kb, "select * from kb.lexical_source order by source_id")
     original = getattr(merge, statement)
