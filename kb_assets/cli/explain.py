@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @filter_options
 @pass_session
 def explain(session: Session, question: str, **chosen: Any) -> int:  # noqa: ANN401
-    """Search, and say of each hit which words and how much meaning led to it, and its origin."""
+    """Search, and say of each hit what led to it and where it is from."""
     with session.knowledge_base() as kb:
         explanation = kb.explain(question, **chosen)
     if session.as_json:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group(params=list(COMMON_OPTIONS))
 def space() -> None:
-    """List, compare, promote and drop embedding spaces, one for each model."""
+    """List, compare, promote and drop spaces, one for each model."""
 
 
 @space.command(name="list", cls=KbCommand)

@@ -172,7 +172,7 @@ def test_unsound_vectors_are_not_published(
     assert not done.succeeded
     assert done.failed_checks == ("vectors_are_sound",)
     assert done.error is None
-    assert kb.search("lighthouses") == ()
+    assert kb.search("lighthouses").hits == ()
 
 
 def test_deletes_are_withheld_until_they_are_confirmed(kb: KnowledgeBase) -> None:
@@ -189,7 +189,7 @@ def test_deletes_are_withheld_until_they_are_confirmed(kb: KnowledgeBase) -> Non
         "every_document_is_accounted_for",
     }
     assert confirmed.failed_checks == ()
-    assert kb.search("lighthouses") == ()
+    assert kb.search("lighthouses").hits == ()
 
 
 def test_a_bug_is_not_taken_for_an_error_of_the_users(

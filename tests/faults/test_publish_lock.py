@@ -99,7 +99,8 @@ def promote_while_publishing(
     (folder / "late.md").write_text(TEXT)
     prepare(kb.run())
 
-    publishing = PausingDatabase(kb.settings.database_url, at=2)
+    # Whether the lexical index is current, what can be published, and its words come first.
+    publishing = PausingDatabase(kb.settings.database_url, at=4)
     publisher = Background(lambda: publish_documents(with_database(kb.run(), publishing), NOTES))
     assert publishing.about_to_commit.wait(60)
     promoter = Background(lambda: promote_space(kb.database, "2"))
