@@ -4,12 +4,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from kb_assets.database.connect import Database, DatabaseUrls
 from kb_assets.errors import DatabaseUnavailableError, SettingsError
+from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.retrieval.cache.forgiving import (
     MAX_VALUE_BYTES,
     QUIET_SECONDS,
@@ -21,8 +23,8 @@ from kb_assets.retrieval.cache.open import open_cache
 from kb_assets.retrieval.cache.stores import WAIT_SECONDS, RedisCache
 from kb_assets.retrieval.cache.values import bytes_of_results, results_of_bytes
 from kb_assets.retrieval.hits import Results
-from kb_assets.retrieval.query import Query
-from kb_assets.settings import CacheSettings, RerankSettings, SearchSettings
+from kb_assets.retrieval.query import Caller, Query
+from kb_assets.settings import CacheSettings, RerankSettings, SearchSettings, Settings
 from tests.servers.redis_server import RedisServer
 
 KEY, OTHER = b"\x00" * 32, b"\xff" * 32
@@ -349,3 +351,31 @@ def test_without_the_client_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(SettingsError, match=r"kb-assets\[redis\]"):
         open_("redis://127.0.0.1/0")
+
+
+# Whole searches.
+
+
+@pytest.mark.parametrize("end", ["kill", "hang"])
+def test_searches_go_on_without_the_server_and_see_what_is_published(
+    make_settings: Callable[..., Settings], folder: Path, redis_server: RedisServer, end: str
+) -> None:
+    (folder / "tides.md").write_text("# Tides\n\nTides rise and fall.\n")
+    with KnowledgeBase(make_settings(cache={"url": redis_server.urls["tcp"]})) as kb:
+        kb.index()
+        first, again = kb.search("tides"), kb.search("tides")
+        assert (first.cached, again.cached) == (False, True)
+        assert again.hits == first.hits
+        assert not kb.search("tides", caller=Caller(sources=("notes",))).cached
+
+        (folder / "moon.md").write_text("# Moon\n\nThe moon makes tides.\n")
+        kb.index()
+        published = kb.search("tides")
+        assert not published.cached
+        assert {hit.path for hit in published} == {"tides.md", "moon.md"}
+
+        assert kb.search("tides").cached
+        getattr(redis_server, end)()
+        alone = kb.search("tides")
+        assert not alone.cached
+        assert alone.hits == published.hits
