@@ -52,8 +52,7 @@ class _State:
 
     @property
     def has_many(self) -> bool:
-        bound = MOST_GENERATIONS if self.base_generation else 0
-        return self.generation - self.merged_generation > bound
+        return self.generation - self.merged_generation > MOST_GENERATIONS
 
 
 def merge_postings(database: Database) -> int:
