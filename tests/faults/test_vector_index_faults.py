@@ -158,6 +158,7 @@ def test_a_narrow_filter_still_returns_as_many_hits_as_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kb_assets.retrieval.search.POOL", 1)
+    monkeypatch.setattr("kb_assets.retrieval.search.LEAST_IN_VIEW", 1)
     for number in range(30, 330):
         (folder / f"{number}.md").write_text(f"# Topic {number}\n\nAll about {number}.\n")
     kb.index()
