@@ -161,7 +161,8 @@ def answer(question: str, results: Results, chat: Chat) -> Reply:
         ProviderRefusedError: The model will never answer this request.
         ProviderUnavailableError: The model cannot be reached.
     """
-    if max((hit.fused_score or 0.0 for hit in results), default=0.0) < chat.settings.min_score:
+    best = max((hit.fused_score or 0.0 for hit in results), default=-1.0)
+    if best < chat.settings.min_score:
         return Reply(results, [NOT_FOUND])
     fenced = fence([(_where(hit), hit.text) for hit in results], question)
     instruction = _INSTRUCTION.format(rule=fenced.rule, not_found=NOT_FOUND)

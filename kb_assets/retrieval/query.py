@@ -52,8 +52,7 @@ class Filters:
     def __post_init__(self) -> None:
         for text in (*self.sources, self.path_prefix):
             require_storable(text)
-        tags = tuple(normalise(tag).strip() for tag in self.tags)
-        object.__setattr__(self, "tags", tags)
+        object.__setattr__(self, "tags", _tags(self.tags))
         object.__setattr__(self, "metadata", _json(self.metadata))
 
     @property
@@ -88,6 +87,8 @@ class Filters:
 class Caller:
     """For whom a search is made, when it is not for everybody; the database enforces it.
 
+    Tags are normalised as those of documents are.
+
     Attributes:
         sources: Only documents of these sources; none named means of all.
         tags: Only documents with at least one of these tags; none named means with any or none.
@@ -97,6 +98,9 @@ class Caller:
     sources: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", _tags(self.tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,10 @@ class Query:
             )
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise SettingsError("The least score is not a number.", fix="Give one, such as 0.3.")
+
+
+def _tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(normalise(tag).strip() for tag in tags)
 
 
 def _json(value: Any, depth: int = 0) -> JSON:  # noqa: ANN401
