@@ -108,6 +108,7 @@ class Database:
         max_size: int = 8,
         application_name: str = "kb_assets",
         snapshots: bool = False,
+        lock_seconds: float = 0.0,
     ) -> None:
         """Remember where to connect.
 
@@ -116,11 +117,12 @@ class Database:
             max_size: The most connections open at once.
             application_name: What `pg_stat_activity` shows.
             snapshots: Whether each transaction only reads, and sees one state of the database.
+            lock_seconds: How long a statement may wait for a lock; 0 sets no bound.
 
         Raises:
             SettingsError: The URL is not one of PostgreSQL.
         """
-        self._conninfo = conninfo(url, application_name)
+        self._conninfo = conninfo(url, application_name, lock_seconds)
         self._max_size = max_size
         self._snapshots = snapshots
         self._pool: ConnectionPool[psycopg.Connection] | None = None
@@ -290,10 +292,11 @@ def unavailable_when_lost() -> Iterator[None]:
         ) from error
 
 
-def conninfo(url: str, application_name: str) -> str:
+def conninfo(url: str, application_name: str, lock_seconds: float = 0.0) -> str:
     """Return what to connect with: the URL's own parameters win over ours, except the zone."""
     given = conninfo_to_dict(_checked(url))
-    options = f"{given.pop('options', None) or ''} -c TimeZone=UTC".strip()
+    locks = f"-c lock_timeout={max(1, int(lock_seconds * 1000))}" if lock_seconds else ""
+    options = f"{locks} {given.pop('options', None) or ''} -c TimeZone=UTC".strip()
     ours = {**_CONNECTION_DEFAULTS, "application_name": application_name}
     merged: dict[str, Any] = {**ours, **given, "options": options}
     return make_conninfo(**merged)

@@ -40,9 +40,7 @@ class Connections:
         Raises:
             SchemaError: The schema is behind or ahead of this code.
         """
-        return _checked(
-            Database(self.urls.reader, application_name="kb_assets search", snapshots=True)
-        )
+        return _checked(self._searched(self.urls.reader, "kb_assets search"))
 
     @cached_property
     def callers(self) -> Database:
@@ -58,15 +56,16 @@ class Connections:
                 why="KB_CALLER_DATABASE_URL does not say as which role.",
                 fix="Make the role kb_caller (docs/deploy.md), and set the variable.",
             )
-        return _checked(
-            Database(self.urls.caller, application_name="kb_assets caller", snapshots=True),
-            is_bound=True,
-        )
+        return _checked(self._searched(self.urls.caller, "kb_assets caller"), is_bound=True)
 
     @cached_property
     def query_log(self) -> QueryLog:
         """Where searches are noted, for as long as `search.log_days` says."""
         return QueryLog(lambda: self.database, self.settings.search)
+
+    def _searched(self, url: str, name: str) -> Database:
+        patience = self.settings.search.timeout_seconds
+        return Database(url, application_name=name, snapshots=True, lock_seconds=patience)
 
     def close(self) -> None:
         """Close all connections; they are opened again when needed."""
