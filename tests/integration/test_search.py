@@ -12,9 +12,6 @@ import numpy
 import psycopg
 import pytest
 
-from kb_assets.embeddings.embedder import Embedder
-from kb_assets.embeddings.providers.hash import HashEmbedder
-from kb_assets.embeddings.request import embed_query
 from kb_assets.errors import (
     DatabaseUnavailableError,
     KbError,
@@ -32,7 +29,8 @@ from kb_assets.retrieval.search import POOL
 from kb_assets.settings import Settings
 from tests import bm25
 from tests.faults import corpus
-from tests.oracle import live_vectors, rows_of
+from tests.faults.conftest import hash_vector, openai_vector
+from tests.oracle import Embed, live_vectors, rows_of
 from tests.servers.openai_server import Fault, OpenAIServer
 from tests.servers.rerank_server import RerankFault, RerankServer
 
@@ -68,6 +66,23 @@ def open_kb(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Kn
             return stack.enter_context(KnowledgeBase(make_settings(**chosen)))
 
         yield make
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIServer]:
+    with OpenAIServer() as server:
+        yield server
+
+
+def embedding_of(provider: OpenAIServer) -> dict[str, Any]:
+    return {
+        "provider": "openai",
+        "model": "tiny",
+        "dimensions": 64,
+        "base_url": provider.base_url,
+        "retries": 0,
+        "timeout_seconds": 2,
+    }
 
 
 def write_documents(folder: Path, count: int = DOCUMENTS) -> None:
@@ -108,9 +123,9 @@ FILTERS: list[tuple[dict[str, Any], Callable[[Hit], bool]]] = [
 class Brute:
     """Every chunk's scores, computed here."""
 
-    def __init__(self, kb: KnowledgeBase, embedder: Embedder | None = None) -> None:
+    def __init__(self, kb: KnowledgeBase, embed: Embed = hash_vector) -> None:
         self._kb = kb
-        self._embedder = embedder or HashEmbedder()
+        self._embed = embed
         self._chunks = bm25.live_chunks(kb)
         hashes = rows_of(kb, "select revision_id, ordinal, input_hash from kb.chunk")
         by_key = {(revision, ordinal): hash_ for revision, ordinal, hash_ in hashes}
@@ -122,7 +137,8 @@ class Brute:
 
     def scores(self, query: str) -> tuple[dict[Place, float], dict[Place, float]]:
         """Return the similarity of every chunk, and the share of those with words in common."""
-        asked = embed_query(self._embedder, query).astype("f2").astype("f8")
+        (vector, *_) = self._vectors.values()
+        asked = self._embed(query, len(vector)).astype("f2").astype("f8")
         near = {
             place: float(vector @ asked / numpy.linalg.norm(vector) / numpy.linalg.norm(asked))
             for place, vector in self._vectors.items()
@@ -194,6 +210,27 @@ def test_hits_are_those_of_ranking_everything(
         assert found.mode == mode
         assert not found.notes
     assert len(everything) == len(kb.search("x", mode="vector", limit=1000, merge=False))
+
+
+def test_sides_that_disagree_are_joined_exactly(
+    open_kb: Callable[..., KnowledgeBase], folder: Path, provider: OpenAIServer
+) -> None:
+    """The server's vectors have nothing to do with words: each side names other chunks."""
+    write_documents(folder)
+    kb = open_kb(embedding=embedding_of(provider))
+    kb.index()
+    brute = Brute(kb, openai_vector)
+    places = {chunk.place for chunk in bm25.live_chunks(kb)}
+    alone = 0
+    for query, limit in product(QUERIES, (1, POOL // 2, POOL, 1000)):
+        found = kb.search(query, limit=limit, merge=False)
+        expected = brute.best(query, "hybrid", limit, places)
+        assert scores_of(found) == pytest.approx([one for one, _ in expected], abs=1e-3)
+        near, worded = brute.scores(query)
+        for hit in found:
+            assert hit.vector_score == pytest.approx(near[place_of(hit)], abs=1e-3)
+            alone += place_of(hit) in worded and near[place_of(hit)] < 0
+    assert alone > 20
 
 
 def test_hybrid_finds_what_either_side_does(kb: KnowledgeBase) -> None:
@@ -435,26 +472,12 @@ def test_nobodys_question_is_an_error(kb: KnowledgeBase, query: str) -> None:
 
 
 @pytest.fixture
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
-
-
-@pytest.fixture
 def asking(
     provider: OpenAIServer, open_kb: Callable[..., KnowledgeBase], folder: Path
 ) -> KnowledgeBase:
     """A knowledge base whose embedding provider can be told to fail."""
     write_documents(folder, 12)
-    embedding = {
-        "provider": "openai",
-        "model": "tiny",
-        "dimensions": 64,
-        "base_url": provider.base_url,
-        "retries": 0,
-        "timeout_seconds": 2,
-    }
-    kb = open_kb(embedding=embedding)
+    kb = open_kb(embedding=embedding_of(provider))
     kb.index()
     assert kb.search(QUERIES[0], mode="vector")[0].vector_score is not None
     return kb
