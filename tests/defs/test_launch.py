@@ -94,6 +94,7 @@ def test_people_see_what_was_done_in_the_catalogue(kb: KnowledgeBase) -> None:
     published = materializations(kb, "published_documents")
     assert sum(one["dagster/row_count"] for one in published.values()) == 12  # type: ignore[misc]
     assert materializations(kb, "vector_index")[None]["dagster/row_count"] > 0  # type: ignore[operator]
+    assert "lexical_sources_merged" in materializations(kb, "vector_index")[None]
 
 
 def test_old_questions_are_forgotten(kb: KnowledgeBase) -> None:
