@@ -193,10 +193,15 @@ def refuse_texts(kb: KnowledgeBase, lease: Lease) -> None:
 
 
 def publish(kb: KnowledgeBase, lease: Lease) -> None:
-    from kb_assets.index.publish import _publish
+    from kb_assets.index.publish import _publish, _publishable
 
-    ids = [id_ for (id_,) in rows_of(kb, "select id from kb.document")]
-    _publish(kb.database, lease, ids)
+    _publish(kb.database, lease, _publishable(kb.database, lease), "english")
+
+
+def analyse_all_words(kb: KnowledgeBase, lease: Lease) -> None:
+    from kb_assets.index.publish import _keep_lexical_current
+
+    _keep_lexical_current(kb.run(), lease, "german")
 
 
 WRITES: list[tuple[Callable[[KnowledgeBase], None], Callable[[KnowledgeBase, Lease], None]]] = [
@@ -213,6 +218,7 @@ WRITES: list[tuple[Callable[[KnowledgeBase], None], Callable[[KnowledgeBase, Lea
     (read_and_split, add_vectors),
     (read_and_split, refuse_texts),
     (read_split_and_embed, publish),
+    (read_split_and_embed, analyse_all_words),
 ]
 
 
