@@ -89,7 +89,7 @@ def test_sources(make_settings: Callable[..., Settings], folder: Path, tmp_path:
 
 
 def test_a_narrow_filter_leaves_as_many_hits_as_there_are(
-    knowledge_base: KnowledgeBase, folder: Path
+    knowledge_base: KnowledgeBase, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(600):
         tags = "tags: rare\n" if number % 100 == 0 else ""
@@ -97,10 +97,13 @@ def test_a_narrow_filter_leaves_as_many_hits_as_there_are(
         text = f"Wholly different things {number}" if tags else f"Secret passage {number}"
         (folder / f"{number}.md").write_text(f"---\n{tags}---\n{text}.\n")
     knowledge_base.index()
-    for limit in (1, 4, 6, 10):
-        hits = knowledge_base.search("secret passage", tags=("rare",), limit=limit)
-        assert len(hits) == min(limit, 6)
-        assert all(hit.tags == ("rare",) for hit in hits)
+    for exact_factor in (2.0, 0.0):
+        # So few are looked at one by one, unless that is ruled out.
+        monkeypatch.setattr("kb_assets.retrieval.vectors._EXACT_FACTOR", exact_factor)
+        for limit in (1, 4, 6, 10):
+            hits = knowledge_base.search("secret passage", tags=("rare",), limit=limit)
+            assert len(hits) == min(limit, 6)
+            assert all(hit.tags == ("rare",) for hit in hits)
 
 
 ENDLESS: list[Any] = []
