@@ -17,8 +17,7 @@ with nearest as (
 )
 select n.revision_id, n.ordinal, 1 - n.distance, l.source_id, l.first_ordinal + n.ordinal
 from nearest n
-left join kb.lexical_document l on l.revision_id = n.revision_id
-order by n.distance;
+left join kb.lexical_document l on l.revision_id = n.revision_id;
 
 -- name: search_index_of_documents(vector, limit)
 -- The same where the condition looks at documents, revisions and sources.
@@ -39,8 +38,7 @@ with nearest as (
 )
 select n.revision_id, n.ordinal, 1 - n.distance, l.source_id, l.first_ordinal + n.ordinal
 from nearest n
-left join kb.lexical_document l on l.revision_id = n.revision_id
-order by n.distance;
+left join kb.lexical_document l on l.revision_id = n.revision_id;
 
 -- name: search_exactly(vector, limit, revision_ids)
 -- The nearest among the chunks of revisions, all of which are looked at.
@@ -65,7 +63,7 @@ select reltuples::bigint from pg_class where oid = to_regclass(:table);
 -- name: prepare_search(ef_search, timeout)
 -- Without sorting, only the vector index gives an order: whether it is to be asked is decided
 -- before, by what is known of the filter. Compiling a plan takes longer than a search does.
-select set_config('hnsw.iterative_scan', 'strict_order', true),
+select set_config('hnsw.iterative_scan', 'relaxed_order', true),
     set_config('enable_sort', 'off', true),
     set_config('hnsw.ef_search', :ef_search, true),
     set_config('statement_timeout', :timeout, true),

@@ -79,7 +79,9 @@ def nearest_by_index(
     """
     statement = "search_index_of_documents" if on_documents else "search_index"
     query = _statements(statement, embeddings=space.table, condition=condition)
-    return [Neighbour(*row) for row in connection.execute(query, named)]
+    found = [Neighbour(*row) for row in connection.execute(query, named)]
+    # A scan that goes on is only roughly in order; a strict one would drop what it finds late.
+    return sorted(found, key=lambda one: -one.similarity)
 
 
 def nearest_exactly(
