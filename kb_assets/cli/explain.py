@@ -91,8 +91,9 @@ def _lines(explanation: "Explanation", one: "ExplainedHit") -> list[str]:
     chunks = f"chunk {hit.ordinal}"
     if hit.last_ordinal > hit.ordinal:
         chunks = f"chunks {hit.ordinal} to {hit.last_ordinal}, scored by the best of them"
-    when = f", read {one.read_at:%F %R} UTC by run {one.run_id}" if one.read_at else ""
-    lines.append(f"from     revision {hit.revision_id}, {chunks}{when}")
+    when = f", read {one.read_at:%F %R} UTC" if one.read_at else ""
+    who = f" by run {one.run_id}" if one.run_id else ""
+    lines.append(f"from     revision {hit.revision_id}, {chunks}{when}{who}")
     return lines
 
 

@@ -32,13 +32,17 @@ def ranking_options(command: Command) -> Command:
 
 
 _RANKING = (
-    click.option("--limit", "-n", default=10, show_default=True, help="The most hits wanted."),
+    click.option(
+        "--limit", "-n", default=10, show_default=True, help="The most hits wanted, 1 to 1000."
+    ),
     click.option(
         "--mode",
         type=click.Choice(["hybrid", "vector", "lexical"]),
         help="By meaning and words, or one of them; by default what kb.toml says.",
     ),
-    click.option("--per-document", default=0, help="The most hits from one document."),
+    click.option(
+        "--per-document", default=0, help="The most hits from one document; 0 for any number."
+    ),
     click.option("--min-score", type=float, help="Only hits with at least this score."),
 )
 
@@ -86,13 +90,18 @@ def head(rank: int, hit: "Hit") -> "Text":
     line = Text.assemble(
         (f"{rank:>2}. ", "bold"),
         (f"{hit.score:.3f}  ", "green"),
-        (visible(f"{hit.source}:{hit.path}"), "bold cyan"),
+        (_in_a_line(f"{hit.source}:{hit.path}"), "bold cyan"),
         (f"  bytes {hit.byte_start:,}-{hit.byte_end:,}", "dim"),
     )
     where = " > ".join(hit.heading_path) or hit.title or ""
     if where:
-        line.append("\n    ").append(visible(where), "yellow")
+        line.append("\n    ").append(_in_a_line(where), "yellow")
     return line
+
+
+def _in_a_line(name: str) -> str:
+    """Return a name that cannot pretend to be another hit: names of files may hold line breaks."""
+    return visible(name).replace("\n", "\ufffd")
 
 
 def _marked(passage: str, question: str) -> "Text":

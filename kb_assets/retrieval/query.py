@@ -145,12 +145,15 @@ class Query:
             )
         if not 1 <= self.limit <= MAX_HITS:
             raise SettingsError(
-                f"{self.limit} hits cannot be returned.", why=f"The limit is 1 to {MAX_HITS}."
+                f"{self.limit} hits cannot be returned.",
+                why=f"The limit is 1 to {MAX_HITS}.",
+                fix="Ask for a number of hits between them.",
             )
         if self.per_document < 0:
             raise SettingsError(
                 f"{self.per_document} hits per document cannot be returned.",
                 why="It is a number of hits, or 0 for no bound.",
+                fix="Ask for 0 or more.",
             )
         if self.mode not in get_args(Mode):
             raise SettingsError(
