@@ -1,6 +1,8 @@
 """Where a knowledge base's parts connect; nothing is opened before it is needed."""
 
+import threading
 from functools import cached_property
+from typing import Any, Self, TypeVar, overload
 
 from kb_assets.database.connect import Database, DatabaseUrls, resolve_urls
 from kb_assets.database.migrate import require_current_schema, upgrade
@@ -10,6 +12,26 @@ from kb_assets.errors import SettingsError
 from kb_assets.retrieval.log import QueryLog
 from kb_assets.settings import Settings
 
+Opened = TypeVar("Opened")
+
+
+class opened_once(cached_property[Opened]):  # noqa: N801
+    """A cached property that threads do not open twice: Python's own has no lock since 3.12."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Opened: ...
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Self | Opened:
+        """Return what is open, or open it while other threads wait."""
+        if instance is None:
+            return self
+        with instance._opening:
+            opened: Opened = super().__get__(instance, owner)
+            return opened
+
 
 class Connections:
     """Where a knowledge base's parts connect; nothing is opened before it is needed."""
@@ -18,13 +40,14 @@ class Connections:
         """Remember the settings; nothing is connected or started yet."""
         self.settings = settings
         self._embedders: dict[int, Embedder] = {}
+        self._opening = threading.RLock()
 
-    @cached_property
+    @opened_once
     def urls(self) -> DatabaseUrls:
         """Where each role connects; starts the embedded server if no other one is set."""
         return resolve_urls(self.settings)
 
-    @cached_property
+    @opened_once
     def database(self) -> Database:
         """Where runs write.
 
@@ -33,7 +56,7 @@ class Connections:
         """
         return _checked(Database(self.urls.writer))
 
-    @cached_property
+    @opened_once
     def reader(self) -> Database:
         """Where searches read.
 
@@ -42,7 +65,7 @@ class Connections:
         """
         return _checked(self._searched(self.urls.reader, "kb_assets search"))
 
-    @cached_property
+    @opened_once
     def callers(self) -> Database:
         """Where searches of callers read, as a role that row-level security binds.
 
@@ -58,7 +81,7 @@ class Connections:
             )
         return _checked(self._searched(self.urls.caller, "kb_assets caller"), is_bound=True)
 
-    @cached_property
+    @opened_once
     def query_log(self) -> QueryLog:
         """Where searches are noted, for as long as `search.log_days` says."""
         return QueryLog(lambda: self.database, self.settings.search)

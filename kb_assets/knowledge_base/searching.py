@@ -9,7 +9,7 @@ from kb_assets.embeddings.embedder import Embedder
 from kb_assets.embeddings.open import embedder_for
 from kb_assets.embeddings.space import Space
 from kb_assets.errors import SpaceError
-from kb_assets.knowledge_base.connections import Connections
+from kb_assets.knowledge_base.connections import Connections, opened_once
 from kb_assets.retrieval.answer import Reply, answer
 from kb_assets.retrieval.cache.cached import CachedSearch
 from kb_assets.retrieval.cache.open import open_cache
@@ -158,7 +158,7 @@ class Searching(Connections):
     def _chat(self) -> Chat:
         return Chat(self.settings.answer)
 
-    @cached_property
+    @opened_once
     def _cache(self) -> Cache | None:
         return open_cache(self.settings.cache, lambda: self.database, self.urls.reader)
 
