@@ -10,9 +10,6 @@ on conflict (name) do update
 -- name: source_id(name)
 select id from kb.source where name = :name;
 
--- name: source_names()
-select name from kb.source;
-
 -- name: ensure_recipe(fingerprint, settings)
 insert into kb.processing_recipe (fingerprint, settings)
 values (:fingerprint, :settings)

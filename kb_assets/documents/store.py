@@ -57,12 +57,6 @@ def find_source(database: Database, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def registered_sources(database: Database) -> set[str]:
-    """Return the names of all sources that runs have registered, configured or not."""
-    with database.transaction() as connection:
-        return {name for (name,) in connection.execute(_statements("source_names"))}
-
-
 def find_recipe(database: Database, recipe: Recipe) -> int | None:
     """Return the id of a recipe, or None if no run has used it yet."""
     with database.transaction() as connection:

@@ -1,22 +1,13 @@
 """What cached values are found by, and whether they come back as they were."""
 
-import math
 from dataclasses import replace
 
-import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kb_assets.embeddings.embedder import Model
-from kb_assets.embeddings.space import Space
-from kb_assets.retrieval.cache.keys import cache_key, filters_json, vector_key
-from kb_assets.retrieval.cache.values import (
-    bytes_of_results,
-    bytes_of_vector,
-    results_of_bytes,
-    vector_of_bytes,
-)
+from kb_assets.retrieval.cache.keys import cache_key, filters_json
+from kb_assets.retrieval.cache.values import bytes_of_results, results_of_bytes
 from kb_assets.retrieval.hits import Hit, Results
 from kb_assets.retrieval.query import Caller, Filters, Query
 from kb_assets.retrieval.where import parse_where
@@ -96,33 +87,6 @@ def test_what_is_nearly_an_answer_counts_as_not_there(value: bytes) -> None:
     assert results_of_bytes(value) is None
 
 
-finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-@given(st.lists(finite, min_size=1, max_size=20).filter(any))
-def test_a_vector_comes_back_as_it_was(values: list[float]) -> None:
-    vector = numpy.array(values, numpy.float32)
-    back = vector_of_bytes(bytes_of_vector(vector), len(vector))
-    assert back is not None
-    assert back.dtype == numpy.float32
-    assert back.tobytes() == vector.tobytes()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"",
-        bytes_of_vector(numpy.ones(2, numpy.float32)),
-        bytes_of_vector(numpy.ones(4, numpy.float32)),
-        bytes_of_vector(numpy.zeros(3, numpy.float32)),
-        bytes_of_vector(numpy.array([1, math.nan, 1], numpy.float32)),
-        bytes_of_vector(numpy.array([1, math.inf, 1], numpy.float32)),
-    ],
-)
-def test_what_is_no_usable_vector_counts_as_not_there(value: bytes) -> None:
-    assert vector_of_bytes(value, 3) is None
-
-
 QUERY = Query("how to roll back")
 GIVEN = {
     "generation": 7,
@@ -199,17 +163,6 @@ def test_every_field_of_a_query_was_thought_of() -> None:
     assert set(SearchSettings.model_fields) == {
         *("language", "mode", "fusion", "vector_weight", "timeout_seconds", "log_days")
     }
-
-
-def test_a_vector_is_found_by_its_model_and_its_text() -> None:
-    space = Space(1, "one", Model("hash", "hash-1", 3), "halfvec", "live")
-    other = replace(space, model=Model("hash", "hash-2", 3))
-    prefixed = replace(space, model=Model("hash", "hash-1", 3, query_prefix="query: "))
-    keys = {
-        vector_key(asked, text) for asked in (space, other, prefixed) for text in ("how", "who")
-    }
-    assert len(keys) == 6
-    assert vector_key(space, "how") == vector_key(replace(space, id=2, name="two"), "how")
 
 
 def test_filters_that_are_not_set_are_left_out() -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from kb_assets.embeddings.space import Space, space_fingerprint
 from kb_assets.fingerprints import settings_fingerprint
 from kb_assets.retrieval.conditions import to_json
 from kb_assets.retrieval.query import Caller, Filters, Query
@@ -48,12 +47,6 @@ def cache_key(
         "caller": _caller(query.caller),
     }
     return settings_fingerprint(decides)
-
-
-def vector_key(space: Space, text: str) -> bytes:
-    """Return the key of a question's vector; publishing does not change it."""
-    model = space_fingerprint(space.model, space.precision).hex()
-    return settings_fingerprint({"version": VERSION, "model": model, "text": text})
 
 
 def filters_json(filters: Filters) -> dict[str, Any]:
