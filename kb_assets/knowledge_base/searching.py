@@ -69,7 +69,7 @@ class Searching(Connections):
             SpaceError: Nothing was indexed yet.
             ProviderUnavailableError: The question could not be embedded.
         """
-        query = self._query(
+        query, searcher, generation = self._prepared(
             text,
             sources=sources,
             path_prefix=path_prefix,
@@ -77,17 +77,13 @@ class Searching(Connections):
             metadata=metadata,
             where=where,
             limit=limit,
-            mode=mode or self.settings.search.mode,
+            mode=mode,
             per_document=per_document,
             min_score=min_score,
             merge=merge,
             rerank=rerank,
             caller=caller,
         )
-        state = index_state(self.reader)
-        space = _live(state)
-        searcher = self._searcher(space, self._embedder(space), query.caller)
-        query = _among(query, self._sources_to_search(state))
 
         def search(query: Query) -> Results:
             return searcher.find(query).results
@@ -95,7 +91,7 @@ class Searching(Connections):
         if self._cache is None:
             results = search(query)
         else:
-            cached = CachedSearch(self._cache, self.settings, space, state.generation)
+            cached = CachedSearch(self._cache, self.settings, searcher.space, generation)
             results = cached.find(query, search)
         self.query_log.add(query, results)
         return results
@@ -111,12 +107,8 @@ class Searching(Connections):
         Raises:
             KbError: What `search` raises.
         """
-        chosen["mode"] = chosen.get("mode") or self.settings.search.mode
-        query = self._query(text, limit=limit, **chosen)
-        state = index_state(self.reader)
-        space = _live(state)
-        searcher = self._searcher(space, self._embedder(space), query.caller)
-        return explain(searcher, _among(query, self._sources_to_search(state)))
+        query, searcher, _ = self._prepared(text, limit=limit, **chosen)
+        return explain(searcher, query)
 
     def ask(
         self,
@@ -164,6 +156,20 @@ class Searching(Connections):
 
     def _live_space(self) -> Space:
         return _live(index_state(self.reader))
+
+    def _prepared(
+        self,
+        text: str,
+        *,
+        mode: Mode | None = None,
+        **chosen: Any,  # noqa: ANN401
+    ) -> tuple[Query, Searcher, int]:
+        """Return a question as it is asked, who answers it, and the index's generation."""
+        query = self._query(text, mode=mode or self.settings.search.mode, **chosen)
+        state = index_state(self.reader)
+        space = _live(state)
+        searcher = self._searcher(space, self._embedder(space), query.caller)
+        return _among(query, self._sources_to_search(state)), searcher, state.generation
 
     def _query(
         self,
