@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.definitions.data_version import extract_data_version_from_entry
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
 from kb_assets.defs.automation import after_indexing
 from kb_assets.defs.columns import evaluation_columns
@@ -10,9 +12,13 @@ from kb_assets.defs.metadata import Metadata, table
 from kb_assets.defs.partitions import GROUP
 from kb_assets.defs.plots import history_plot, measures_plot
 from kb_assets.defs.resources import KnowledgeBaseResource
-from kb_assets.retrieval.evaluate import EvaluationReport
+from kb_assets.fingerprints import settings_fingerprint
+from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.retrieval.evaluate import EvaluationReport, golden_questions
 from kb_assets.retrieval.evaluations import Evaluation
+from kb_assets.retrieval.golden import questions_hash
 from kb_assets.retrieval.measures import ANSWER, MEASURES, NDCG, RECALL, RECIPROCAL_RANK
+from kb_assets.retrieval.search import index_state
 from kb_assets.retrieval.verdict import LEADING
 from kb_assets.settings import Settings
 
@@ -24,6 +30,10 @@ how near the ten best documents come to the best order there could be, **recall_
 the documents that answer are among five, **mrr_at_10** one over the rank of the first. The verdict
 compares with the last time it held; a red one stops promotions of embedding spaces, and publishing
 with `quality.block_publish`.
+
+It follows the index by itself. **unchanged** then says that neither what can be found nor the
+questions and their settings are others than the last time, and nothing was asked; started by hand,
+it always asks.
 """
 
 _HISTORY = 30
@@ -54,9 +64,12 @@ def retrieval_quality_asset(settings: Settings) -> dg.AssetsDefinition:
         knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
     ) -> dg.MaterializeResult[None]:
         with knowledge_base.told_as_dagster_wants(context), knowledge_base.opened() as kb:
+            version = _version(kb)
+            if _is_known(version, context):
+                return dg.MaterializeResult(metadata={"unchanged": True}, data_version=version)
             report = kb.evaluate(run_id=context.run_id)
             past = kb.past_evaluations(_HISTORY)
-        return dg.MaterializeResult(metadata=quality_metadata(report, past))
+        return dg.MaterializeResult(metadata=quality_metadata(report, past), data_version=version)
 
     return retrieval_quality
 
@@ -87,6 +100,23 @@ def retrieval_quality_holds(
         or f"{NDCG} of {LEADING} search is {last.metrics[LEADING][NDCG].mean:.3f}.",
         metadata={"evaluated_at": dg.MetadataValue.timestamp(last.evaluated_at)},
     )
+
+
+def _version(kb: KnowledgeBase) -> dg.DataVersion:
+    """Return what changes with what may be found, with the questions, and how they are asked."""
+    questions, _ = golden_questions(kb.settings)
+    ways = kb.settings.model_dump(mode="json", include={"search", "rerank", "quality"})
+    state = index_state(kb.reader)
+    space = None if state.space is None else state.space.id
+    known_as = {"questions": questions_hash(questions).hex(), "space": space, **ways}
+    return dg.DataVersion(f"{state.generation}-{settings_fingerprint(known_as).hex()}")
+
+
+def _is_known(version: dg.DataVersion, context: dg.AssetExecutionContext) -> bool:
+    """Say whether the last materialization was of the same, and nobody asks for another."""
+    last = context.instance.get_latest_materialization_event(context.asset_key)
+    by_itself = AUTOMATION_CONDITION_TAG in context.run.tags
+    return by_itself and last is not None and extract_data_version_from_entry(last) == version
 
 
 def quality_metadata(report: EvaluationReport, past: tuple[Evaluation, ...]) -> Metadata:

@@ -17,6 +17,9 @@ from kb_assets.retrieval.verdict import Scores, Verdict
 Purpose = Literal["quality", "comparison"]
 """`quality` is of the configured questions in the space that answers: its verdict stops things."""
 
+KEPT = 1000
+"""How many evaluations are kept, besides those that later ones are compared with."""
+
 _statements = Statements.beside(__file__)
 
 
@@ -60,7 +63,7 @@ def add_evaluation(
     verdict: Verdict,
     reasons: tuple[str, ...],
 ) -> Evaluation:
-    """Store an evaluation; see there for what its parts are."""
+    """Store an evaluation, and forget old ones; see there for what its parts are."""
     stored = {
         "purpose": purpose,
         "questions_hash": questions_hash,
@@ -80,6 +83,7 @@ def add_evaluation(
         row = connection.execute(
             _statements("add_evaluation"), stored | {"run_id": run_id, "space_id": space.id}
         ).fetchone()
+        connection.execute(_statements("forget_evaluations"), {"keep": KEPT})
     assert row is not None
     return _evaluation(row)
 

@@ -207,6 +207,14 @@ values (
 returning id, evaluated_at, purpose, questions_hash, questions, metrics, per_question, seconds,
     verdict, reasons;
 
+-- name: forget_evaluations(keep)
+-- All but the last ones; and of each set of questions, the last one of each verdict.
+delete from kb.evaluation
+where id <= (select id from kb.evaluation order by id desc offset :keep limit 1)
+    and id not in (
+        select max(id) from kb.evaluation group by purpose, questions_hash, verdict
+    );
+
 -- name: find_evaluation(purpose, questions_hash, verdict)
 -- The last one of the same questions; of any verdict if none is given.
 select id, evaluated_at, purpose, questions_hash, questions, metrics, per_question, seconds,

@@ -33,9 +33,13 @@ def kb(environment: None, tmp_path: Path) -> Iterator[KnowledgeBase]:
         yield opened
 
 
-def measure(kb: KnowledgeBase) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvaluation]:
+def measure(
+    kb: KnowledgeBase, instance: dg.DagsterInstance | None = None, **tags: str
+) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvaluation]:
     """Materialize the asset with its check."""
-    result = job(kb, dg.AssetSelection.assets(QUALITY)).execute_in_process(raise_on_error=False)
+    result = job(kb, dg.AssetSelection.assets(QUALITY)).execute_in_process(
+        raise_on_error=False, instance=instance, tags=tags
+    )
     (made,) = result.asset_materializations_for_node("retrieval_quality")
     (checked,) = result.get_asset_check_evaluations()
     return made, checked
@@ -163,6 +167,39 @@ def test_quality_follows_the_index_and_once(kb: KnowledgeBase) -> None:
     sensor = definitions.resolve_sensor_def("after_publishing")
     targets = sensor.asset_selection.resolve(definitions.resolve_asset_graph())
     assert {key.to_user_string() for key in targets} == {"vector_index", "retrieval_quality"}
+
+
+def test_what_did_not_change_is_not_measured_again_by_itself(kb: KnowledgeBase) -> None:
+    folder, search = kb.settings.root, kb.settings.search
+    by_itself = {"dagster/from_automation_condition": "true"}
+    evaluations = []
+
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def follow(**tags: str) -> dg.AssetMaterialization:
+            made, checked = measure(kb, instance, **tags)
+            assert checked.passed
+            evaluations.append(len(kb.past_evaluations()))
+            return made
+
+        follow(**by_itself)
+        again = follow(**by_itself)
+        follow()
+        (folder / "birds" / "dodo.md").write_text("# The dodo\n\nIt is gone.\n")
+        kb.index()
+        follow(**by_itself)
+        (folder / "questions.yaml").write_text(
+            (folder / "questions.yaml").read_text().replace("Where does", "Where, then, does", 1)
+        )
+        follow(**by_itself)
+        kb.settings = kb.settings.model_copy(
+            update={"search": search.model_copy(update={"vector_weight": 0.3})}
+        )
+        follow(**by_itself)
+        follow(**by_itself)
+
+    assert evaluations == [1, 1, 2, 3, 4, 5, 5]
+    assert again.metadata["unchanged"].value is True
 
 
 def test_kb_index_does_not_measure(kb: KnowledgeBase) -> None:

@@ -89,6 +89,25 @@ def test_what_is_answered_well_holds_and_is_stored(kb: KnowledgeBase) -> None:
     assert "hash provider" in " ".join(report.notes)
 
 
+def test_old_evaluations_are_forgotten_but_for_what_is_compared_with(kb: KnowledgeBase) -> None:
+    held = kb.evaluate()
+    again = """insert into kb.evaluation (run_id, purpose, questions_hash, questions, metrics,
+            per_question, seconds, verdict)
+        select 'again', 'quality', questions_hash, questions, metrics, per_question, seconds,
+            'fails'
+        from kb.evaluation, generate_series(1, 1002)"""
+    with psycopg.connect(kb.urls.writer) as connection:
+        connection.execute(again)
+
+    corrupt_half(kb)
+    failed = kb.evaluate()
+
+    kept = stored(kb)
+    assert len(kept) == 1000 + 1
+    assert kept[0] == ("quality", "holds")
+    assert f"{held.evaluation.evaluated_at:%F at %R}" in " ".join(failed.evaluation.reasons)
+
+
 def test_the_next_run_says_how_far_it_is_from_the_last(kb: KnowledgeBase) -> None:
     first = kb.evaluate()
     corrupt_half(kb)
