@@ -1,0 +1,1 @@
+"""This project beside its peers and the floor: the same folder, server and embedder for all."""
