@@ -27,6 +27,14 @@ BATCH_TEXTS = 1000
 PATIENCE_SECONDS = 1800.0
 
 
+_ANSWERS = "KB_BENCHMARK_ANSWERS"
+"""The variable that says where answers go: libraries print, some while they are imported."""
+
+
+_QUIET = {"COCOINDEX_DISABLE_USAGE_TRACKING": "1", "LANGSMITH_TRACING": "false"}
+"""Nobody reports to its makers while it is measured."""
+
+
 class Contestant:
     """What is measured."""
 
@@ -68,9 +76,8 @@ def markdown_files(folder: Path) -> list[str]:
 
 
 def serve(contestant: Contestant) -> None:
-    """Answer the benchmark until it closes the pipe; what libraries print goes elsewhere."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Answer the benchmark until it closes the pipe."""
+    answers = os.fdopen(int(os.environ[_ANSWERS]), "w")
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "open": lambda **where: _open(contestant, **where),
         "index": lambda: _index(contestant),
@@ -139,15 +146,20 @@ class Remote:
     """A contestant from the benchmark's side."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
-        self._log = log.open("ab")
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
+        answers, theirs = os.pipe()
+        self._answers = os.fdopen(answers)
+        with log.open("ab") as printed:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=printed,
+                stderr=printed,
+                text=True,
+                cwd=Path(__file__).parents[2],
+                pass_fds=[theirs],
+                env=os.environ | _QUIET | {_ANSWERS: str(theirs)},
+            )
+        os.close(theirs)
 
     def ask(self, do: str, **details: str) -> dict[str, Any]:
         """Have something done and return the answer.
@@ -156,12 +168,11 @@ class Remote:
             ContestantFailedError: It was not done.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         alarm = threading.Timer(PATIENCE_SECONDS, self._process.kill)
         alarm.start()
         try:
             print(json.dumps({"do": do} | details), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
+            line = self._answers.readline()
         except BrokenPipeError:
             line = ""
         finally:
@@ -182,4 +193,4 @@ class Remote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._log.close()
+        self._answers.close()
