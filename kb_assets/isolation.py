@@ -1,4 +1,4 @@
-"""Runs a function over many items in another process, with a cap on time and on memory.
+"""Runs a function over many items in other processes, with a cap on time and on memory.
 
 Parsers written in C read what strangers wrote. One that hangs, eats memory or crashes must
 cost one document and not the run. This is protection from accidents, and no sandbox: the
@@ -6,8 +6,8 @@ worker has the rights of its parent, though not its environment, where secrets a
 
 Parent and worker (`isolated.py`) exchange pickles, each after its length, over two pipes.
 The worker is a fresh interpreter and no fork, so that it does not matter how many threads
-the parent has or what its `__main__` is. Two threads of the parent keep both pipes moving,
-so that neither side can wait for the other for ever.
+the parent has or what its `__main__` is. Two threads of the parent for each worker keep both
+pipes moving, so that neither side can wait for the other for ever.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import IO, Generic, TypeVar, cast
 
@@ -40,12 +42,14 @@ _KEPT_ENVIRONMENT = (
 
 
 class IsolatedWorker(Generic[T, R]):
-    """Calls one pure function in another process; a context manager, used by one thread.
+    """Calls one pure function in other processes; a context manager, used by one thread.
 
-    The process starts with the first item, and again after an item that ended it.
+    Processes start with the first items, and again after an item that ended one.
     """
 
-    def __init__(self, function: str, *, seconds: float, memory_bytes: int) -> None:
+    def __init__(
+        self, function: str, *, seconds: float, memory_bytes: int, processes: int = 1
+    ) -> None:
         """Say what is to be called, and within which bounds.
 
         Args:
@@ -53,12 +57,11 @@ class IsolatedWorker(Generic[T, R]):
                 returns can be pickled.
             seconds: The longest one item may take.
             memory_bytes: The most address space it may take beyond that of the idle worker.
+            processes: How many items are worked on at once.
         """
-        self._function = function
-        self._seconds = seconds
-        self._memory_bytes = memory_bytes
-        self._process: _Process | None = None
-        self._asked: deque[tuple[T, bytes]] = deque()
+        bounds = _Bounds(function, seconds, memory_bytes)
+        self._lanes = [_Lane[R](bounds) for _ in range(processes)]
+        self._asked: deque[tuple[T, int, _Lane[R]]] = deque()
         self._bytes_asked = 0
 
     def __enter__(self) -> "IsolatedWorker[T, R]":
@@ -73,21 +76,23 @@ class IsolatedWorker(Generic[T, R]):
         Items are taken from the iterable as there is room: at most 256 or 16 MB are in
         flight. An item the function fails on, or does not survive, comes with an error
         whose reason is the function's own, or `parser_failed`, `too_slow`,
-        `too_much_memory` or `parser_died`. Leaving the loop early ends the process.
+        `too_much_memory` or `parser_died`. Leaving the loop early ends the processes.
 
         Raises:
-            PermanentError: The worker cannot be started, or the function not be imported.
+            PermanentError: A worker cannot be started, or the function not be imported.
         """
         if self._asked:
             raise RuntimeError("An IsolatedWorker maps one iterable at a time.")
         coming = iter(items)
+        lanes = cycle(self._lanes)
         try:
-            self._ask(coming)
+            self._ask(coming, lanes)
             while self._asked:
-                result = self._answer()
-                item, frame = self._asked.popleft()
-                self._bytes_asked -= len(frame)
-                self._ask(coming)
+                item, size, lane = self._asked[0]
+                result = lane.answer()
+                self._asked.popleft()
+                self._bytes_asked -= size
+                self._ask(coming, lanes)
                 yield item, result
         finally:
             if self._asked:
@@ -95,7 +100,7 @@ class IsolatedWorker(Generic[T, R]):
                 self._bytes_asked = 0
                 self._end()
 
-    def _ask(self, coming: Iterator[T]) -> None:
+    def _ask(self, coming: Iterator[T], lanes: "Iterator[_Lane[R]]") -> None:
         """Send items while there is room; for one there always is."""
         while not self._asked or (
             len(self._asked) < MAX_ITEMS_IN_FLIGHT and self._bytes_asked < MAX_BYTES_IN_FLIGHT
@@ -105,44 +110,99 @@ class IsolatedWorker(Generic[T, R]):
             except StopIteration:
                 return
             frame = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
-            self._asked.append((item, frame))
+            lane = next(lanes)
+            lane.ask(frame)
+            self._asked.append((item, len(frame), lane))
             self._bytes_asked += len(frame)
-            if self._process is not None:
-                self._process.send(frame)
 
-    def _answer(self) -> R | DocumentError:
+    def _end(self) -> None:
+        for lane in self._lanes:
+            lane.end()
+
+
+def processes_worth_having() -> int:
+    """Return how many processes keep this machine's cores busy, and its memory free."""
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    function: str
+    seconds: float
+    memory_bytes: int
+
+
+class _Lane(Generic[R]):
+    """One process after the other, and what was asked of it, answered in order."""
+
+    def __init__(self, bounds: _Bounds) -> None:
+        self._bounds = bounds
+        self._process: _Process | None = None
+        self._greeted = False
+        self._asked: deque[bytes] = deque()
+
+    def ask(self, frame: bytes) -> None:
+        self._asked.append(frame)
+        if self._process is None:
+            self._start()
+        else:
+            self._process.send(frame)
+
+    def answer(self) -> R | DocumentError:
         """Return the result of the first item, or why its process ended."""
         if self._process is None:
-            self._process = self._start()
-            for _, frame in self._asked:
-                self._process.send(frame)
+            self._start()
+        self._greet()
+        assert self._process is not None
         try:
-            reply = self._process.receive(2 * self._seconds + 60)
+            reply = self._process.receive(2 * self._bounds.seconds + 60)
         except TimeoutError:
             # Its own timer should have ended it: the process, or the machine, was stopped.
-            self._end()
-            return self._cause_of_death(-signal.SIGALRM)
+            self._stop()
+            reply, status = None, -signal.SIGALRM
+        else:
+            status = 0 if reply is not None else self._stop()
+        self._asked.popleft()
         if reply is None:
-            return self._cause_of_death(self._end())
+            return self._cause_of_death(status)
         return cast("R | DocumentError", pickle.loads(reply))
 
-    def _start(self) -> "_Process":
-        arguments = [self._function, str(self._seconds), str(self._memory_bytes)]
-        process = _Process([sys.executable, "-P", "-m", "kb_assets.isolated", *arguments])
+    def end(self) -> None:
+        self._asked.clear()
+        self._stop()
+
+    def _start(self) -> None:
+        bounds = self._bounds
+        arguments = [bounds.function, str(bounds.seconds), str(bounds.memory_bytes)]
+        self._process = _Process([sys.executable, "-P", "-m", "kb_assets.isolated", *arguments])
+        self._greeted = False
+        for frame in self._asked:
+            self._process.send(frame)
+
+    def _greet(self) -> None:
+        """Make sure that the process has come up.
+
+        Raises:
+            PermanentError: It has not, or cannot call the function.
+        """
+        if self._greeted:
+            return
+        assert self._process is not None
         try:
-            problem = process.receive(_START_SECONDS)
+            problem = self._process.receive(_START_SECONDS)
         except TimeoutError:
             problem = b"It did not come up in time."
         if problem == b"":
-            return process
-        status = process.end()
+            self._greeted = True
+            return
+        status = self._stop()
         raise PermanentError(
-            f"The worker process for {self._function} cannot be started.",
+            f"The worker process for {self._bounds.function} cannot be started.",
             why=problem.decode() if problem else f"It ended with status {status}.",
             fix="Mend the import; if memory is short, raise limits.parse_memory_bytes.",
         )
 
-    def _end(self) -> int:
+    def _stop(self) -> int:
         process, self._process = self._process, None
         return 0 if process is None else process.end()
 
@@ -150,14 +210,14 @@ class IsolatedWorker(Generic[T, R]):
         if status == -signal.SIGALRM:
             return DocumentError(
                 "too_slow",
-                f"It took more than {self._seconds:g} seconds.",
+                f"It took more than {self._bounds.seconds:g} seconds.",
                 why="It is very large, or made to keep a parser busy.",
                 fix="Split it, or raise limits.parse_seconds.",
             )
         if status == OUT_OF_MEMORY:
             return DocumentError(
                 "too_much_memory",
-                f"It needs more than {self._memory_bytes // 2**20} MB of memory.",
+                f"It needs more than {self._bounds.memory_bytes // 2**20} MB of memory.",
                 why="It is very large, or grows when it is unpacked.",
                 fix="Split it, or raise limits.parse_memory_bytes.",
             )

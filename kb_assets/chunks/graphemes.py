@@ -7,7 +7,10 @@ import regex
 ATTACHED = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
 """Members of a character class: what belongs to the character before it."""
 
-_APART = regex.compile(rf"[\p{{GCB=Other}}\p{{GCB=Control}}\p{{GCB=LF}}][^{ATTACHED}]")
+_APART = regex.compile(
+    rf"[\p{{GCB=Other}}\p{{GCB=Control}}\p{{GCB=LF}}][^{ATTACHED}]"
+    rf"|[\p{{GCB=LV}}\p{{GCB=LVT}}][^{ATTACHED}\p{{GCB=V}}\p{{GCB=T}}]"
+)
 # Only ever matched against slices: it counts all flags before a flag, however many there are.
 _CLUSTER = regex.compile(r"\X")
 

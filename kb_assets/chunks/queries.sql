@@ -1,3 +1,17 @@
+-- name: count_unsplit(fingerprint, source, slot_low, slot_high, most)
+select count(*)
+from (
+    select
+    from kb.source s
+    join kb.document d on d.source_id = s.id
+    join kb.document_revision r on r.id = d.pending_revision_id
+    join kb.processing_recipe p on p.id = r.recipe_id and p.fingerprint = :fingerprint
+    where s.name = :source and d.slot >= :slot_low and d.slot < :slot_high
+        and d.pending_revision_id is not null
+        and r.state = 'parsed'
+    limit :most
+) waiting;
+
 -- name: find_unsplit(fingerprint, source_id, slot_low, slot_high, after, limit)
 -- Revisions of the shard that wait, were made by this recipe, and have no chunks yet.
 select r.id, octet_length(r.text)

@@ -6,32 +6,21 @@ from typing import Any
 
 import psycopg
 
-from kb_assets.chunks.plan import KeyedChunk, SplitJob
+from kb_assets.chunks.plan import CHUNK_COLUMNS, ChunkRows, SplitJob
 from kb_assets.chunks.splitters import SplitSettings
-from kb_assets.database.bulk import copy_rows
+from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.connect import Database
 from kb_assets.database.lease import Lease
 from kb_assets.database.statements import Statements
 from kb_assets.documents.recipe import Recipe
 from kb_assets.documents.store import Refusal, quarantine
 from kb_assets.errors import DocumentError
+from kb_assets.fingerprints import Shard
 
 _statements = Statements.beside(__file__)
 
 MAX_REVISIONS = 1000
 """The most revisions of one transaction."""
-
-_CHUNK = {
-    "revision_id": "int8",
-    "ordinal": "int4",
-    "source_id": "int4",
-    "input_hash": "bytea",
-    "byte_start": "int4",
-    "byte_end": "int4",
-    "token_count": "int4",
-    "heading_path": "text[]",
-    "text": "text",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +30,21 @@ class Unsplit:
     document_id: int
     content_hash: bytes
     job: SplitJob
+
+
+def count_unsplit(database: Database, shard: Shard, recipe: Recipe, *, most: int) -> int:
+    """Count the shard's revisions that have no chunks, up to so many."""
+    named = {
+        "source": shard.source,
+        "slot_low": shard.slot_low,
+        "slot_high": shard.slot_high,
+        "fingerprint": recipe.fingerprint,
+        "most": most,
+    }
+    with database.transaction() as connection:
+        row = connection.execute(_statements("count_unsplit"), named).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def unsplit_groups(
@@ -59,7 +63,11 @@ def unsplit_groups(
     for ids in _groups(_sizes(connection, lease, recipe), max_bytes):
         rows = connection.execute(_statements("read_unsplit"), {"ids": ids}).fetchall()
         yield [
-            Unsplit(document_id, content_hash, SplitJob(id_, title, media_type, text, settings))
+            Unsplit(
+                document_id,
+                content_hash,
+                SplitJob(lease.source_id, id_, title, media_type, text, settings),
+            )
             for id_, document_id, content_hash, title, media_type, text in rows
         ]
 
@@ -106,7 +114,7 @@ class ChunkStore:
 
     def save(
         self,
-        split: Sequence[tuple[Unsplit, list[KeyedChunk]]],
+        split: Sequence[tuple[Unsplit, ChunkRows]],
         refused: Sequence[tuple[Unsplit, DocumentError]],
     ) -> None:
         """Write the chunks of whole revisions, and quarantine those that could not be split.
@@ -116,31 +124,13 @@ class ChunkStore:
         """
         with self._database.transaction() as connection:
             self._lease.guard(connection)
-            rows = (
-                self._row(unsplit.job.revision_id, keyed)
-                for unsplit, chunks in split
-                for keyed in chunks
-            )
-            copy_rows(connection, ("kb", "chunk"), list(_CHUNK), list(_CHUNK.values()), rows)
+            rows = (made.rows for _, made in split)
+            copy_encoded(connection, ("kb", "chunk"), CHUNK_COLUMNS, rows)
             connection.execute(
                 _statements("mark_chunked"), {"ids": [row.job.revision_id for row, _ in split]}
             )
             if refused:
                 self._refuse(connection, refused)
-
-    def _row(self, revision_id: int, keyed: KeyedChunk) -> tuple[Any, ...]:
-        chunk = keyed.chunk
-        return (
-            revision_id,
-            chunk.ordinal,
-            self._lease.source_id,
-            keyed.input_hash,
-            chunk.byte_start,
-            chunk.byte_end,
-            chunk.token_count,
-            list(chunk.heading_path),
-            chunk.text,
-        )
 
     def _refuse(
         self,

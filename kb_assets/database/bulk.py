@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
+
+from kb_assets.database.binary import HEADER, TRAILER
 
 
 def copy_rows(
@@ -32,14 +34,35 @@ def copy_rows(
     """
     if len(columns) != len(types):
         raise ValueError(f"{len(columns)} columns have {len(types)} types.")
-    statement = SQL("copy {} ({}) from stdin (format binary)").format(
-        Identifier(*((table,) if isinstance(table, str) else table)),
-        SQL(", ").join(map(Identifier, columns)),
-    )
     count = 0
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    with connection.cursor() as cursor, cursor.copy(_statement(table, columns)) as copy:
         copy.set_types(types)
         for row in rows:
             copy.write_row(row)
             count += 1
     return count
+
+
+def copy_encoded(
+    connection: psycopg.Connection,
+    table: str | tuple[str, ...],
+    columns: Sequence[str],
+    rows: Iterable[bytes],
+) -> None:
+    """Copy rows that are in the binary format already (`binary.py`), any number in each piece.
+
+    Raises:
+        psycopg.Error: The bytes are no rows of these columns, or the table refuses one.
+    """
+    with connection.cursor() as cursor, cursor.copy(_statement(table, columns)) as copy:
+        copy.write(HEADER)
+        for piece in rows:
+            copy.write(piece)
+        copy.write(TRAILER)
+
+
+def _statement(table: str | tuple[str, ...], columns: Sequence[str]) -> Composed:
+    return SQL("copy {} ({}) from stdin (format binary)").format(
+        Identifier(*((table,) if isinstance(table, str) else table)),
+        SQL(", ").join(map(Identifier, columns)),
+    )

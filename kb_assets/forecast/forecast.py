@@ -153,7 +153,7 @@ def _texts(run: Run, batch: Batch) -> Iterator[tuple[bytes, int]]:
     settings = split_settings(run.settings.splitting)
     for one in batch.parsed:
         document = one.document
-        job = SplitJob(0, document.title, document.media_type, document.text, settings)
+        job = SplitJob(0, 0, document.title, document.media_type, document.text, settings)
         chunks = attempt(chunk_revision, job)
         for keyed in () if isinstance(chunks, DocumentError) else chunks:
             text = input_text(document.title, keyed.chunk.heading_path, keyed.chunk.text)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from kb_assets.chunks.plan import chunk_revision, recipe_of
+from kb_assets.chunks.plan import chunk_rows, recipe_of
 from kb_assets.chunks.stage import chunk_documents
 from kb_assets.documents.parse import parse_job
 from kb_assets.documents.stage import read_documents
@@ -303,7 +303,7 @@ def test_long_tags_long_paths_and_odd_values_stop_no_other_document(
     ("function", "stage"),
     [
         ("kb_assets.documents.reading.parse_job", "parse"),
-        ("kb_assets.chunks.stage.chunk_revision", "split"),
+        ("kb_assets.chunks.stage.chunk_rows", "split"),
     ],
 )
 def test_a_bug_met_in_the_run_s_own_process_costs_one_document(
@@ -314,7 +314,7 @@ def test_a_bug_met_in_the_run_s_own_process_costs_one_document(
     stage: str,
 ) -> None:
     write(folder, 3)
-    real = {"parse": parse_job, "split": chunk_revision}[stage]
+    real = {"parse": parse_job, "split": chunk_rows}[stage]
 
     def fail(job: Any) -> Any:
         if "subject1" in repr(job):

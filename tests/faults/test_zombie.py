@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from kb_assets.chunks.plan import chunk_revision, recipe_of, split_settings
+from kb_assets.chunks.plan import chunk_rows, recipe_of, split_settings
 from kb_assets.chunks.stage import chunk_documents
 from kb_assets.chunks.store import ChunkStore, unsplit_groups
 from kb_assets.database.lease import Lease
@@ -153,7 +153,7 @@ def save_chunks(kb: KnowledgeBase, lease: Lease) -> None:
     with kb.database.session() as connection:
         (unsplit,) = unsplit_groups(connection, lease, recipe, settings, max_bytes=2**20)
     assert unsplit
-    split = [(one, chunk_revision(one.job)) for one in unsplit]
+    split = [(one, chunk_rows(one.job)) for one in unsplit]
     ChunkStore(kb.database, lease, b"").save(split, [])
 
 

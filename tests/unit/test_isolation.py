@@ -85,6 +85,21 @@ def test_memory_within_the_cap_is_granted_again_and_again() -> None:
     assert outcomes([("allocate", 150 * MB)] * 4) == [150 * MB] * 4
 
 
+def test_several_processes_share_the_items_and_keep_their_order() -> None:
+    items: list[Item] = [("process", None), *(("echo", number) for number in range(600))]
+    items += [("kill", int(signal.SIGKILL)), ("process", None), ("echo", 1), ("process", None)]
+    with IsolatedWorker[Item, object](
+        BEHAVE, seconds=60, memory_bytes=256 * MB, processes=3
+    ) as isolated:
+        results = [result for _, result in isolated.map(items)]
+        assert len(children()) == 3
+    assert results[1:601] == list(range(600))
+    assert isinstance(results[601], DocumentError)
+    pids = {results[0], results[602], results[604]}
+    assert len(pids) == 3
+    assert results[603] == 1
+
+
 def test_time_is_counted_for_each_item_and_not_for_all() -> None:
     items: list[Item] = [("echo", number) for number in range(50)]
     with worker(seconds=0.5) as isolated:
@@ -152,7 +167,7 @@ def test_results_nobody_takes_are_not_hoarded() -> None:
         next(results)
         child = psutil.Process(next(iter(children())))
         threading.Event().wait(0.5)
-        process = isolated._process
+        process = isolated._lanes[0]._process
         assert process is not None
         assert process._inbox._bytes <= isolation.MAX_BYTES_IN_FLIGHT + 9 * MB
         assert child.is_running()
