@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.machine import this_machine
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -19,11 +21,19 @@ class Row:
     detail: str = ""
 
 
-def record(benchmark: str, title: str, rows: Sequence[Row]) -> None:
-    """Write rows down, and print them."""
+def record(benchmark: str, title: str, rows: Sequence[Row], **more: object) -> None:
+    """Write rows down with where and when they were measured, and print them.
+
+    Args:
+        benchmark: The name of the file; it starts with that of the benchmark's module.
+        title: What it is about, as a heading.
+        rows: The claims.
+        more: What else is kept, as JSON can have it.
+    """
     RESULTS.mkdir(exist_ok=True)
-    found = {"title": title, "rows": [asdict(row) for row in rows]}
-    (RESULTS / f"{benchmark}.json").write_text(json.dumps(found, indent=2) + "\n")
+    machine = asdict(this_machine())
+    found = {"title": title, "machine": machine, "rows": [asdict(row) for row in rows], **more}
+    (RESULTS / f"{benchmark}.json").write_text(json.dumps(found, indent=1) + "\n")
     for row in rows:
         print(f"{'met   ' if row.met else 'MISSED'}  {row.name}: {row.measured} ({row.target})")
         print(f"        {row.detail}")

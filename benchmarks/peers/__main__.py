@@ -2,11 +2,11 @@
 
     python -m benchmarks.peers [BEFORE AFTER] [--rounds 3] [--only floor,kb_assets]
 
-Without folders it generates them. Fails if what this project stored is not what it should be.
+Without folders it generates them. Fails if a peer cannot be installed, or if anybody fails or
+stores what is not in the folder.
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -14,41 +14,44 @@ from pathlib import Path
 from benchmarks.peers import corpus
 from benchmarks.peers.environments import CACHE, CannotInstallError, python_of, version_of
 from benchmarks.peers.protocol import markdown_files
-from benchmarks.peers.results import Session, save
-from benchmarks.peers.run import Contestant, measure
+from benchmarks.peers.results import FLOOR, OWN, Session, save
+from benchmarks.peers.run import Contestant, measure, running_server
 from kb_assets import __version__
 
-OWN = ("kb_assets", "kb_assets, defaults")
+_LLAMA_INDEX = ("llama-index-core", "llama-index-vector-stores-postgres")
 PEERS = {
-    "LangChain": ("langchain", "langchain_index", ("langchain-core", "langchain-postgres")),
-    "LlamaIndex": (
+    "LangChain": ("langchain", ("langchain_index",), ("langchain-core", "langchain-postgres")),
+    "LlamaIndex": ("llama_index", ("llama_index_pipeline",), _LLAMA_INDEX),
+    "LlamaIndex with a docstore file": (
         "llama_index",
-        "llama_index_pipeline",
-        ("llama-index-core", "llama-index-vector-stores-postgres"),
+        ("llama_index_pipeline", "--file"),
+        _LLAMA_INDEX,
     ),
-    "CocoIndex": ("cocoindex", "cocoindex_flow", ("cocoindex",)),
+    "CocoIndex": ("cocoindex", ("cocoindex_flow",), ("cocoindex",)),
 }
+"""By name: the environment, the module with its arguments, and the packages that matter."""
 
 
 def contestants(only: set[str]) -> tuple[list[Contestant], dict[str, str]]:
     """Return who takes part, in order, and who cannot, with the reason."""
-    own = (sys.executable, "-m", "benchmarks.peers.kb_assets_index")
-    floor = (sys.executable, "-m", "benchmarks.peers.floor")
+    module = "benchmarks.peers.kb_assets_index"
+    own = {OWN: (module,), f"{OWN} with defaults": (module, "--default")}
+    here = {FLOOR: ("benchmarks.peers.floor",), **own}
     chosen = [
-        Contestant("floor", floor, ""),
-        Contestant("kb_assets", own, f"kb_assets {__version__}"),
+        Contestant(name, (sys.executable, "-m", *command), f"kb_assets {__version__}")
+        for name, command in here.items()
+        if not only or name in only
     ]
     missing = {}
-    for name, (peer, module, packages) in PEERS.items():
+    for name, (environment, (module, *arguments), packages) in PEERS.items():
         if only and name not in only:
             continue
         try:
-            command = (python_of(peer), "-m", f"benchmarks.peers.{module}")
-            chosen.append(Contestant(name, command, version_of(peer, packages)))
+            command = (python_of(environment), "-m", f"benchmarks.peers.{module}", *arguments)
+            chosen.append(Contestant(name, command, version_of(environment, packages)))
         except CannotInstallError as failure:
             missing[name] = str(failure)
-    chosen.append(Contestant("kb_assets, defaults", (*own, "--default"), chosen[1].versions))
-    return [one for one in chosen if not only or one.name in only], missing
+    return chosen, missing
 
 
 def main() -> None:
@@ -62,24 +65,25 @@ def main() -> None:
         parser.error("give both folders, or none")
     CACHE.mkdir(exist_ok=True)
     chosen, missing = contestants(options.only)
-    with tempfile.TemporaryDirectory(prefix="kb-peers-corpus-") as made:
+    with tempfile.TemporaryDirectory(prefix="kb-peers-corpus-") as made, running_server() as server:
         before, after = options.before, options.after
         if before is None:
             before, after = Path(made, "before"), Path(made, "after")
             corpus.generate(before, after)
         session = Session(
             name="generated" if options.before is None else before.resolve().name,
-            command=shlex.join(["python", "-m", "benchmarks.peers", *sys.argv[1:]]),
             files=len(markdown_files(before)),
             bytes=sum((before / path).stat().st_size for path in markdown_files(before)),
-            versions={one.name: one.versions for one in chosen},
+            versions={one.name: one.versions for one in chosen} | {"server": server.versions()},
             missing=missing,
             rounds=options.rounds,
         )
-        measured = list(measure(before, after, chosen, options.rounds))
+        measured = list(measure(server, before, after, chosen, options.rounds))
     save(session, measured)
-    if flaws := {one.flaw for one in measured if one.contestant in OWN and one.flaw}:
-        sys.exit("What kb_assets stored is wrong: " + "; ".join(sorted(flaws)))
+    flaws = {f"{one.contestant} failed: {one.flaw}" for one in measured if one.flaw}
+    failures = flaws | {f"{name} could not be installed: {why}" for name, why in missing.items()}
+    if failures:
+        sys.exit("\n".join(sorted(failures)))
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ async def process(file: FileLike, table: postgres.TableTarget[Row]) -> None:
     if not chunks:
         return
     halves = EMBEDDER.embed([text for _, text in chunks]).astype(numpy.float16)
+    path = str(file.file_path.path.relative_to(_where["folder"]))
     for (start, text), half in zip(chunks, halves, strict=True):
-        table.declare_row(row=Row(str(file.file_path.path), start, text, half))
+        table.declare_row(row=Row(path, start, text, half))
 
 
 @coco.fn
@@ -82,7 +83,7 @@ async def run(folder: Path) -> None:
 
 class CocoIndex(Contestant):
     def open(self, folder: Path, home: Path, url: str) -> None:
-        _where.update(home=str(home), url=url)
+        _where.update(folder=str(folder), home=str(home), url=url)
         self.folder, self.url = folder, url
         self.app = coco.App(coco.AppConfig(name="benchmark"), run, folder=folder)
 

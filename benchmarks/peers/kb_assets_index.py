@@ -113,8 +113,8 @@ class KbAssets(Contestant):
         status = self.kb.status()
         if not status.is_settled:
             return "not every document is accounted for"
-        if EMBEDDER.texts != len(self.inputs):
-            return f"{EMBEDDER.texts} texts embedded so far, {len(self.inputs)} distinct ones seen"
+        if EMBEDDER.distinct_texts != len(self.inputs):
+            return f"{EMBEDDER.distinct_texts} texts embedded, {len(self.inputs)} ever stored"
         if missing := sum(space.missing for space in status.spaces):
             return f"{missing} texts have no vector"
         return ""

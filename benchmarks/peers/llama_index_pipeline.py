@@ -1,10 +1,12 @@
 """LlamaIndex's `IngestionPipeline` into PGVectorStore, with UPSERTS_AND_DELETE.
 
-The docstore is the simple one, saved to disk after each run, without texts: a query for each
-document, as the Postgres one makes, is slower. Chunks are cut by LangChain's splitter through
-LlamaIndex's own wrapper, because its own splitters count tokens with a downloaded vocabulary.
+What it knows of documents is in its docstore: in Postgres, or with `--file` in memory and
+written out whole after each run. Texts are kept in it, because deleting needs them. Chunks are
+cut by LangChain's splitter through LlamaIndex's own wrapper, because its own splitters count
+tokens with a downloaded vocabulary.
 """
 
+import sys
 from pathlib import Path
 
 import psycopg2
@@ -14,6 +16,8 @@ from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import LangchainNodeParser
 from llama_index.core.schema import Document
 from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.storage.docstore.postgres import PostgresDocumentStore
+from llama_index.storage.kvstore.postgres import PostgresKVStore
 from llama_index.vector_stores.postgres import PGVectorStore
 
 from benchmarks.peers.embedding import DIMENSIONS, EMBEDDER
@@ -41,10 +45,23 @@ class Trivial(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
+def in_postgres(connections: dict[str, str]) -> PostgresDocumentStore:
+    """Return its docstore in Postgres, which writes many rows at once; one by default."""
+    values = PostgresKVStore.from_params(**connections, table_name="docstore", use_jsonb=True)
+    return PostgresDocumentStore(values, batch_size=BATCH_TEXTS)
+
+
 class LlamaIndex(Contestant):
+    def __init__(self, *, file: bool) -> None:
+        self.file = file
+
     def open(self, folder: Path, home: Path, url: str) -> None:
         self.folder, self.url = folder, url
         self.docstore_file = str(home / "docstore.json")
+        connections = {
+            "connection_string": url.replace("postgresql:", "postgresql+psycopg2:"),
+            "async_connection_string": url.replace("postgresql:", "postgresql+asyncpg:"),
+        }
         self.splitter = RecursiveCharacterTextSplitter(chunk_size=CHUNK_CHARACTERS, chunk_overlap=0)
         self.pipeline = IngestionPipeline(
             transformations=[
@@ -52,14 +69,13 @@ class LlamaIndex(Contestant):
                 Trivial(embed_batch_size=BATCH_TEXTS),
             ],
             vector_store=PGVectorStore.from_params(
-                connection_string=url.replace("postgresql:", "postgresql+psycopg2:"),
-                async_connection_string=url.replace("postgresql:", "postgresql+asyncpg:"),
+                **connections,
                 table_name="chunks",
                 embed_dim=DIMENSIONS,
                 use_halfvec=True,
                 use_jsonb=True,
             ),
-            docstore=SimpleDocumentStore(),
+            docstore=SimpleDocumentStore() if self.file else in_postgres(connections),
             docstore_strategy=DocstoreStrategy.UPSERTS_AND_DELETE,
             disable_cache=True,
         )
@@ -69,8 +85,9 @@ class LlamaIndex(Contestant):
             Document(text=(self.folder / path).read_text(), id_=path)
             for path in markdown_files(self.folder)
         ]
-        self.pipeline.run(documents=documents, store_doc_text=False)
-        self.pipeline.docstore.persist(self.docstore_file)
+        self.pipeline.run(documents=documents)
+        if self.file:
+            self.pipeline.docstore.persist(self.docstore_file)
         return {}
 
     def stored(self) -> Texts:
@@ -89,4 +106,4 @@ class LlamaIndex(Contestant):
 
 
 if __name__ == "__main__":
-    serve(LlamaIndex())
+    serve(LlamaIndex(file="--file" in sys.argv))

@@ -100,12 +100,11 @@ def _open(contestant: Contestant, folder: str, home: str, url: str) -> dict[str,
 
 
 def _index(contestant: Contestant) -> dict[str, Any]:
-    texts, cpu, started = EMBEDDER.texts, _cpu_seconds(), time.perf_counter()
+    cpu, started = _cpu_seconds(), time.perf_counter()
     parts = contestant.index()
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": _cpu_seconds() - cpu,
-        "texts_embedded": EMBEDDER.texts - texts,
         "parts": parts,
     }
 
@@ -116,12 +115,14 @@ def _cpu_seconds() -> float:
 
 
 def _check(contestant: Contestant) -> dict[str, Any]:
+    texts_embedded, texts_new = EMBEDDER.count()
     stored, wanted = (
         {path: texts for path, texts in found.items() if texts}
         for found in (contestant.stored(), contestant.wanted())
     )
     return {
-        "documents": len(stored),
+        "texts_embedded": texts_embedded,
+        "texts_new": texts_new,
         "chunk_texts": sum(map(len, stored.values())),
         "distinct_texts": len(set().union(*stored.values())),
         "flaw": _difference(stored, wanted) or contestant.flaw(),

@@ -74,6 +74,7 @@ class Measurement:
         cpu_seconds: Of its process, and those it started.
         server_cpu_seconds: Of the database server meanwhile.
         texts_embedded: Texts it sent to the embedder.
+        texts_new: The distinct ones among them that it had not sent before.
         chunk_texts: Texts it stores, each counted once for each document.
         distinct_texts: Texts it stores, each counted once.
         parts: Seconds of its parts, where it says.
@@ -86,6 +87,7 @@ class Measurement:
     cpu_seconds: float = 0.0
     server_cpu_seconds: float = 0.0
     texts_embedded: int = 0
+    texts_new: int = 0
     chunk_texts: int = 0
     distinct_texts: int = 0
     parts: dict[str, float] | None = None
@@ -93,28 +95,21 @@ class Measurement:
 
 
 def measure(
-    before: Path, after: Path, contestants: Sequence[Contestant], rounds: int
+    server: "Server", before: Path, after: Path, contestants: Sequence[Contestant], rounds: int
 ) -> Iterator[Measurement]:
     """Measure all there is to be measured."""
-    home = Path(tempfile.mkdtemp(prefix="kb-peers-"))
-    home.chmod(0o711)  # the server may run as another account
-    try:
-        server = Server(start_embedded(home / "server"))
-        for number in range(rounds):
-            first = number % len(contestants)
-            order = [*contestants[first:], *contestants[:first]]
-            print(f"Round {number + 1} of {rounds}", file=sys.stderr)
-            yield from _round(server, home / f"round-{number}", before, after, order)
-    finally:
-        leave_embedded(home / "server")
-        shutil.rmtree(home, ignore_errors=True)
+    for number in range(rounds):
+        first = number % len(contestants)
+        order = [*contestants[first:], *contestants[:first]]
+        print(f"Round {number + 1} of {rounds}", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="kb-peers-round-") as home:
+            yield from _round(server, Path(home), before, after, order)
 
 
 def _round(
     server: "Server", home: Path, before: Path, after: Path, order: Sequence[Contestant]
 ) -> Iterator[Measurement]:
-    folder = home / "folder"
-    folder.mkdir(parents=True)
+    (folder := home / "folder").mkdir()
     remotes: dict[str, Remote] = {}
     failed: dict[str, str] = {}
     try:
@@ -142,7 +137,6 @@ def _round(
             remote.close()
         for number in range(len(order)):
             server.drop_database(f"contestant_{number}")
-        shutil.rmtree(home)
 
 
 @contextmanager
@@ -159,18 +153,28 @@ def _turn(server: "Server", remote: Remote) -> dict[str, Any]:
     cpu = server.cpu_seconds()
     found = remote.ask("index")
     found["server_cpu_seconds"] = server.cpu_seconds() - cpu
-    checked = remote.ask("check")
-    del checked["documents"]
-    return found | checked
+    return found | remote.ask("check")
 
 
 def describe(measured: Measurement) -> str:
     """Say in one line what was measured."""
     return (
-        f"{measured.operation:26} {measured.contestant:20} {measured.seconds:8.3f} s"
+        f"{measured.operation:26} {measured.contestant:31} {measured.seconds:8.3f} s"
         f"  cpu {measured.cpu_seconds:6.2f} + {measured.server_cpu_seconds:6.2f} s"
-        f"  {measured.texts_embedded:6} texts  {measured.flaw and 'WRONG: ' + measured.flaw}"
+        f"  {measured.texts_embedded:6} texts  {measured.flaw and 'FAILED: ' + measured.flaw}"
     )
+
+
+@contextmanager
+def running_server() -> Iterator["Server"]:
+    """A server of the benchmark's own, gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="kb-peers-server-"))
+    home.chmod(0o711)  # the server may run as another account
+    try:
+        yield Server(start_embedded(home / "server"))
+    finally:
+        leave_embedded(home / "server")
+        shutil.rmtree(home, ignore_errors=True)
 
 
 class Server:
@@ -182,6 +186,15 @@ class Server:
         row = self._connection.execute("select pg_backend_pid()").fetchone()
         assert row is not None
         self._process = psutil.Process(row[0]).parent()
+
+    def versions(self) -> str:
+        """Return those of PostgreSQL and pgvector."""
+        row = self._connection.execute(
+            "select current_setting('server_version'), default_version"
+            " from pg_available_extensions where name = 'vector'"
+        ).fetchone()
+        assert row is not None
+        return f"PostgreSQL {row[0]}, pgvector {row[1]}"
 
     def new_database(self, name: str) -> str:
         """Return the URL of a new database for its owner."""
