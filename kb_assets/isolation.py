@@ -100,6 +100,21 @@ class IsolatedWorker(Generic[T, R]):
                 self._bytes_asked = 0
                 self._end()
 
+    def begin(self, items: Iterable[T]) -> Iterator[R | DocumentError]:
+        """Send all items now, and return their results, in order, when they are asked for.
+
+        It is for the caller to bound how much that is. Results of earlier items must be taken
+        first, and to the end.
+
+        Raises:
+            PermanentError: A worker cannot be started, or the function not be imported.
+        """
+        asked: list[_Lane[R]] = []
+        for item, lane in zip(items, cycle(self._lanes), strict=False):
+            lane.ask(pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
+            asked.append(lane)
+        return (lane.answer() for lane in asked)
+
     def _ask(self, coming: Iterator[T], lanes: "Iterator[_Lane[R]]") -> None:
         """Send items while there is room; for one there always is."""
         while not self._asked or (

@@ -14,6 +14,9 @@ HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER = struct.pack("!h", -1)
 """What stands after the last row."""
 
+NULL = struct.pack("!i", -1)
+"""What stands for a value that is not there."""
+
 _TEXT_OID = 25
 _NO_ELEMENTS = struct.pack("!iiI", 0, 0, _TEXT_OID)
 

@@ -87,6 +87,7 @@ shard = Table(
     Column("leased_at", DateTime(timezone=True)),
     Column("found_documents", BigInteger),
     Column("listed_at", DateTime(timezone=True)),
+    Column("listing_fingerprint", LargeBinary),
     UniqueConstraint("source_id", "slot_low", "slot_high"),
     CheckConstraint("0 <= slot_low and slot_low < slot_high and slot_high <= 4096", name="slots"),
     comment="A range of a source's slots, the fence of its last lease, and what its listing found",

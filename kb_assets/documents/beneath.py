@@ -7,8 +7,6 @@ the last place is resolved, and what it leads to is opened in the same manner.
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from kb_assets.documents.refusals import refusal, too_large
 from kb_assets.errors import DocumentError, SourceUnavailableError
@@ -30,31 +28,93 @@ def version(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
 
 
-def read_file(root: str, path: str, limit: int) -> tuple[bytes, os.stat_result | None]:
-    """Read a file beneath a folder.
+class Beneath:
+    """Reads files beneath a folder, one after the other.
 
-    Args:
-        root: The folder, absolute and free of links.
-        path: The file's path beneath it.
-        limit: The most bytes it may have; a file known to have more is not read.
-
-    Returns:
-        Its bytes, and its state; None for the state if it changed while it was read.
-
-    Raises:
-        DocumentError: It is gone, no file, too large, not ours to read, or outside the folder.
-        SourceUnavailableError: The folder is gone, or cannot be reached.
+    The folder of the last file stays open: what is read next mostly lies beside it.
     """
-    with _opened(root, path) as file:
-        before = os.fstat(file)
-        if not stat.S_ISREG(before.st_mode):
-            raise refusal("not_a_file", path)
-        if before.st_size > limit:
-            raise too_large(path, before.st_size, limit)
-        content = _read_to_end(file, limit + 1)
-        after = os.fstat(file)
-    if len(content) > limit:
-        raise too_large(path, len(content), limit)
+
+    def __init__(self, root: str) -> None:
+        """Take a folder, absolute and free of links; it is not opened yet."""
+        self._root = root
+        self._above: _Folder | None = None
+
+    def read_file(self, path: str, limit: int) -> tuple[bytes, os.stat_result | None]:
+        """Read a file.
+
+        Args:
+            path: The file's path beneath the folder.
+            limit: The most bytes it may have; a file known to have more is not read.
+
+        Returns:
+            Its bytes, and its state; None for the state if it changed while it was read.
+
+        Raises:
+            DocumentError: It is gone, no file, too large, not ours to read, or outside the folder.
+            SourceUnavailableError: The folder is gone, or cannot be reached.
+        """
+        try:
+            file = self._open(path)
+            try:
+                return _read(file, path, limit)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise _cannot_open(path, error) from error
+
+    def _open(self, path: str) -> int:
+        try:
+            return self._open_below(path)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            inside = self._root.rstrip("/") + "/"
+            target = os.path.realpath(inside + path)
+            if not target.startswith(inside):
+                raise refusal("outside_root", path) from error
+            return self._open_below(target.removeprefix(inside))
+
+    def _open_below(self, path: str) -> int:
+        """Open a file, following no link in any part of the path."""
+        above, _, name = path.rpartition("/")
+        if self._above is None or self._above.path != above:
+            if not {"", ".", ".."}.isdisjoint(path.split("/")):
+                raise refusal("outside_root", path)
+            self._above = _Folder(self._root, above)
+        elif name in ("", ".", ".."):
+            raise refusal("outside_root", path)
+        return os.open(name, _FILE, dir_fd=self._above.descriptor)
+
+
+class _Folder:
+    """A folder that is open for as long as this is referred to."""
+
+    def __init__(self, root: str, path: str) -> None:
+        self.path = path
+        try:
+            self.descriptor = os.open(root, _FOLDER)
+        except OSError as error:
+            raise unavailable(root, error) from error
+        for part in path.split("/") if path else ():
+            above = self.descriptor
+            self.descriptor = os.open(part, _FOLDER, dir_fd=above)
+            os.close(above)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _read(file: int, path: str, limit: int) -> tuple[bytes, os.stat_result | None]:
+    before = os.fstat(file)
+    if not stat.S_ISREG(before.st_mode):
+        raise refusal("not_a_file", path)
+    if before.st_size > limit:
+        raise too_large(path, before.st_size, limit)
+    content = _read_to_end(file, before.st_size, limit + 1)
+    after = os.fstat(file)
+    if max(len(content), after.st_size) > limit:
+        raise too_large(path, max(len(content), after.st_size), limit)
     same = version(before) == version(after) and len(content) == after.st_size
     return content, after if same else None
 
@@ -66,57 +126,13 @@ def unavailable(path: str, error: OSError) -> SourceUnavailableError:
     )
 
 
-@contextmanager
-def _opened(root: str, path: str) -> Iterator[int]:
-    try:
-        file = _open(root, path)
-    except OSError as error:
-        raise _cannot_open(path, error) from error
-    try:
-        yield file
-    except OSError as error:
-        raise _cannot_open(path, error) from error
-    finally:
-        os.close(file)
-
-
-def _open(root: str, path: str) -> int:
-    try:
-        folder = os.open(root, _FOLDER)
-    except OSError as error:
-        raise unavailable(root, error) from error
-    try:
-        return _open_below(folder, path)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        inside = root.rstrip("/") + "/"
-        target = os.path.realpath(inside + path)
-        if not target.startswith(inside):
-            raise refusal("outside_root", path) from error
-        return _open_below(folder, target.removeprefix(inside))
-    finally:
-        os.close(folder)
-
-
-def _open_below(root: int, path: str) -> int:
-    """Open a file below a folder, following no link in any part of the path."""
-    *folders, name = parts = path.split("/")
-    if not {"", ".", ".."}.isdisjoint(parts):
-        raise refusal("outside_root", path)
-    opened: list[int] = []
-    try:
-        for folder in folders:
-            above = opened[-1] if opened else root
-            opened.append(os.open(folder, _FOLDER, dir_fd=above))
-        return os.open(name, _FILE, dir_fd=opened[-1] if opened else root)
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-
-
-def _read_to_end(file: int, most: int) -> bytes:
-    parts: list[bytes] = []
+def _read_to_end(file: int, size: int, most: int) -> bytes:
+    """Read a file that had so many bytes a moment ago: in one call, if it still has."""
+    content = os.read(file, min(size + 1, most))
+    if len(content) == size:
+        return content
+    parts = [content]
+    most -= len(content)
     while most > 0 and (part := os.read(file, min(most, _READ_BYTES))):
         parts.append(part)
         most -= len(part)

@@ -16,9 +16,10 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
-from kb_assets.documents.beneath import read_file, unavailable, version
+from kb_assets.documents.beneath import Beneath, unavailable, version
 from kb_assets.documents.patterns import Patterns
 from kb_assets.documents.refusals import blame_sidecar, refusal
 from kb_assets.documents.sidecar import MAX_METADATA_BYTES, SUFFIX, joint_token
@@ -28,6 +29,7 @@ from kb_assets.errors import DocumentError, SourceError, SourceUnavailableError
 MAX_PATH_BYTES = 2000
 """Paths are looked up in indexes, whose keys must be short; a longer one is listed shortened."""
 
+_NAME = attrgetter("name")
 _RACY_NS = 2_000_000_000
 _PATH_TOO_LONG = "path_too_long"
 _SHOWN_BYTES = 150
@@ -58,12 +60,13 @@ class LocalFolder:
         """
         self.root = os.path.realpath(root)
         self._inside = self.root.rstrip("/") + "/"
+        self._beneath = Beneath(self.root)
         self._patterns = patterns
         self._max_bytes = max_document_bytes
         self._clock = clock
 
     def entries(self) -> Iterator[Entry]:
-        """List the documents; see `DocumentSource.entries`."""
+        """List the documents, folder by folder; see `DocumentSource.entries`."""
         now = self._clock()
         _require_folder(self.root)
         folders = [""]
@@ -89,12 +92,12 @@ class LocalFolder:
         if entry.problem is not None:
             raise refusal(entry.problem, entry.path)
         now = self._clock()
-        content, status = read_file(self.root, entry.path, self._max_bytes)
+        content, status = self._beneath.read_file(entry.path, self._max_bytes)
         token = status and _token(status, now)
         if entry.sidecar is None:
             return Content(content, None, token)
         try:
-            beside, status = read_file(self.root, entry.sidecar, MAX_METADATA_BYTES)
+            beside, status = self._beneath.read_file(entry.sidecar, MAX_METADATA_BYTES)
         except DocumentError as error:
             if error.reason == "vanished_while_reading":
                 return Content(content, None, token)
@@ -104,7 +107,7 @@ class LocalFolder:
     def _scan(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self._inside + folder) as items:
-                return list(items)
+                return sorted(items, key=_NAME)
         except OSError as error:
             if not folder and isinstance(error, PermissionError):
                 raise _not_ours(self.root, error) from error
@@ -118,12 +121,14 @@ class LocalFolder:
     def _documents(
         self, above: str, files: dict[str, os.DirEntry[str]], now: int
     ) -> Iterator[Entry]:
+        want = self._patterns.want
         for name, item in files.items():
-            if name.endswith(SUFFIX) or not self._patterns.want(above + name):
+            path = above + name
+            if name.endswith(SUFFIX) or not want(path):
                 continue
-            status = self._status(above + name, item)
+            status = self._status(path, item)
             if status is not None:
-                entry = _entry(above + name, status, now)
+                entry = _entry(path, status, now)
                 beside = files.get(name + SUFFIX)
                 yield entry if beside is None else self._with_sidecar(entry, beside, now)
 
@@ -174,6 +179,8 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 
 def _entry(path: str, status: os.stat_result | str, now: int) -> Entry:
+    if isinstance(status, os.stat_result) and len(path) <= MAX_PATH_BYTES and path.isascii():
+        return Entry(path, _token(status, now), status.st_size)
     # No other path in a listing starts with "./", so those cannot be taken for another.
     raw = os.fsencode(path)
     escaped = raw.decode(errors="backslashreplace")

@@ -1,30 +1,95 @@
 """A source's listing, laid beside the documents that are known: what is new, changed, or gone."""
 
+import hashlib
+import struct
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 import psycopg
 
-from kb_assets.database.bulk import copy_rows
+from kb_assets.database.binary import NULL, field
+from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.lease import Lease
 from kb_assets.database.statements import Statements
 from kb_assets.documents.plan import Candidate, State
 from kb_assets.documents.source import Entry
-from kb_assets.fingerprints import Shard, slot
+from kb_assets.fingerprints import Shard
 
 _statements = Statements.beside(__file__)
 
-_PAGE = 1000
+MAX_MEMORY_BYTES = 64 * 1024 * 1024
+"""Listings that take more are kept on disk: about 500,000 documents."""
 
-_LISTING = {
-    "path": "text",
-    "slot": "int2",
-    "token": "text",
-    "size_bytes": "int8",
-    "sidecar": "text",
-    "problem": "text",
-}
+_PAGE = 1000
+_PIECE_BYTES = 1024 * 1024
+_COLUMNS = ("path", "token", "own", "size_bytes", "sidecar", "problem")
+_FIELDS = len(_COLUMNS).to_bytes(2, "big")
+_LENGTH = struct.Struct("!i").pack
+_OWN_AND_SIZE = struct.Struct("!i?iq").pack
+_NEITHER = 2 * NULL
+
+
+class Listed:
+    """What a source lists, held as rows until it is known whether they are needed.
+
+    A context manager.
+
+    Attributes:
+        found: How many entries are the shard's own.
+        fingerprint: Of the shard's own entries, in their order; None if one of them has no
+            version token, so that an equal listing does not mean that nothing changed.
+    """
+
+    def __init__(self, entries: Iterable[Entry], shard: Shard) -> None:
+        """Take in a listing to its end."""
+        self.found = 0
+        self._rows: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115 (closed by __exit__)
+        write, digest = self._rows.write, hashlib.sha256()
+        all_have_tokens = True
+        try:
+            for entry in entries:
+                own = shard.of == 1 or shard.owns(entry.path)
+                row = _row(entry, own)
+                write(row)
+                if own:
+                    self.found += 1
+                    digest.update(row)
+                    all_have_tokens &= entry.token is not None
+        except BaseException:
+            self._rows.close()
+            raise
+        self.fingerprint = digest.digest() if all_have_tokens else None
+
+    def rows(self) -> Iterator[bytes]:
+        """Yield the rows of the table `listing`, in the binary format of COPY."""
+        self._rows.seek(0)
+        while piece := self._rows.read(_PIECE_BYTES):
+            yield piece
+
+    def __enter__(self) -> "Listed":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._rows.close()
+
+
+def _row(entry: Entry, own: bool) -> bytes:
+    path, token, size_bytes, sidecar, problem = entry
+    raw = path.encode()
+    version = NULL if token is None else field(token.encode())
+    rest = _OWN_AND_SIZE(1, own, 8, size_bytes)
+    if sidecar is None and problem is None:
+        return b"".join((_FIELDS, _LENGTH(len(raw)), raw, version, rest, _NEITHER))
+    texts = (NULL if text is None else field(text.encode()) for text in (sidecar, problem))
+    return b"".join((_FIELDS, _LENGTH(len(raw)), raw, version, rest, *texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +134,11 @@ class Listing:
         }
         self._shard = shard
 
-    def fill(self, entries: Iterable[Entry]) -> int:
-        """Store what a source lists, and return how many entries are the shard's own."""
+    def fill(self, listed: Listed) -> None:
+        """Store what a source lists."""
         self._connection.execute(_statements("create_listing"))
-        own = 0
-
-        def rows() -> Iterator[tuple[Any, ...]]:
-            nonlocal own
-            for entry in entries:
-                own += self._shard.owns(entry.path)
-                yield (
-                    entry.path,
-                    slot(entry.path),
-                    entry.token,
-                    entry.size_bytes,
-                    entry.sidecar,
-                    entry.problem,
-                )
-
-        copy_rows(self._connection, "listing", list(_LISTING), list(_LISTING.values()), rows())
+        copy_encoded(self._connection, "listing", _COLUMNS, listed.rows())
         self._connection.execute(_statements("analyze_listing"))
-        return own
 
     def to_read(
         self, recipe_id: int, conditions: bytes, *, everything: bool
@@ -100,17 +149,11 @@ class Listing:
             "conditions": conditions,
             "everything": everything,
         }
-        self._connection.execute(_statements("create_to_read"))
-        self._connection.execute(_statements("find_to_read"), named)
-        after = 0
-        while True:
-            rows = self._connection.execute(
-                _statements("read_page"), {"after": after, "limit": _PAGE}
-            ).fetchall()
-            if not rows:
-                return
-            after = rows[-1][0]
-            yield from map(_candidate, rows)
+        # Found once and held by the server, so that no transaction is open while documents are
+        # parsed.
+        with self._connection.cursor("to_read", withhold=True) as cursor:
+            cursor.itersize = _PAGE
+            yield from map(_candidate, cursor.execute(_statements("find_to_read"), named))
 
     def absence(self) -> Absence:
         """Return what the shard had and the listing does not show."""
@@ -136,11 +179,10 @@ class Listing:
 
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
-    _, path, slot_, token, size_bytes, sidecar, problem, document_id = row[:8]
-    seen_hash, seen_recipe, live_hash, live_recipe, judge_again = row[8:]
+    entry = Entry(*row[:5])
+    document_id, seen_hash, seen_recipe, live_hash, live_recipe, judge_again = row[5:]
     return Candidate(
-        entry=Entry(path, token, size_bytes, sidecar, problem),
-        slot=slot_,
+        entry=entry,
         document_id=document_id,
         seen=None if seen_hash is None else State(seen_hash, seen_recipe),
         live=None if live_hash is None else State(live_hash, live_recipe),

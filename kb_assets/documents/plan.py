@@ -26,7 +26,6 @@ class Candidate:
 
     Attributes:
         entry: What the listing says.
-        slot: The slot of its path.
         document_id: None if the path is new.
         seen: What was last read; None if it never could be.
         live: What readers see; None if nothing.
@@ -34,7 +33,6 @@ class Candidate:
     """
 
     entry: Entry
-    slot: int
     document_id: int | None = None
     seen: State | None = None
     live: State | None = None

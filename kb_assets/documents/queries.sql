@@ -22,8 +22,8 @@ select id from kb.processing_recipe where fingerprint = :fingerprint;
 -- What a source lists, with the paths of other shards: what moved there is not lost.
 create temporary table listing (
     path text collate "C" primary key,
-    slot smallint not null,
     token text collate "C",
+    own boolean not null,
     size_bytes bigint not null,
     sidecar text,
     problem text
@@ -32,31 +32,9 @@ create temporary table listing (
 -- name: analyze_listing()
 analyze listing;
 
--- name: create_to_read()
-create temporary table to_read (
-    number bigint generated always as identity primary key,
-    path text collate "C" not null,
-    slot smallint not null,
-    token text,
-    size_bytes bigint not null,
-    sidecar text,
-    problem text,
-    document_id bigint,
-    seen_hash bytea,
-    seen_recipe integer,
-    live_hash bytea,
-    live_recipe integer,
-    judge_again boolean not null
-);
-
--- name: find_to_read(everything, conditions, source_id, slot_low, slot_high, recipe_id)
--- Entries whose content may differ from what was last read, or is to be judged anew: set down
--- once, and read page by page, so that no transaction is open while documents are parsed.
-insert into to_read (
-    path, slot, token, size_bytes, sidecar, problem, document_id, seen_hash, seen_recipe,
-    live_hash, live_recipe, judge_again
-)
-select l.path, l.slot, l.token, l.size_bytes, l.sidecar, l.problem,
+-- name: find_to_read(everything, conditions, source_id, recipe_id)
+-- Entries whose content may differ from what was last read, or is to be judged anew.
+select l.path, l.token, l.size_bytes, l.sidecar, l.problem,
     d.id, v.content_hash, v.recipe_id, live.content_hash, live.recipe_id,
     q.document_id is not null and (:everything or q.conditions <> :conditions) as judge_again
 from listing l
@@ -64,7 +42,7 @@ left join kb.document d on d.source_id = :source_id and d.path = l.path
 left join kb.document_version v on v.document_id = d.id
 left join kb.document_revision live on live.id = d.live_revision_id
 left join kb.quarantine q on q.document_id = d.id
-where l.slot >= :slot_low and l.slot < :slot_high
+where l.own
     and (
         :everything
         or v.token is null
@@ -74,28 +52,19 @@ where l.slot >= :slot_low and l.slot < :slot_high
     )
 order by l.path;
 
--- name: read_page(after, limit)
-select number, path, slot, token, size_bytes, sidecar, problem, document_id, seen_hash,
-    seen_recipe, live_hash, live_recipe, judge_again
-from to_read
-where number > :after
-order by number
-limit :limit;
-
--- name: count_returned(source_id, slot_low, slot_high)
+-- name: count_returned(source_id)
 select count(*)
 from kb.document d
 join listing l on l.path = d.path
-where d.source_id = :source_id and l.slot >= :slot_low and l.slot < :slot_high
+where d.source_id = :source_id and l.own
     and (d.missing_since is not null or d.vanished_at is not null);
 
--- name: welcome_back(source_id, slot_low, slot_high)
+-- name: welcome_back(source_id)
 -- What is listed is neither missing nor vanished, whatever an earlier run thought.
 update kb.document d
 set missing_since = null, vanished_at = null
 from listing l
-where d.source_id = :source_id and d.path = l.path
-    and l.slot >= :slot_low and l.slot < :slot_high
+where d.source_id = :source_id and d.path = l.path and l.own
     and (d.missing_since is not null or d.vanished_at is not null);
 
 -- name: find_missing(source_id, slot_low, slot_high)
@@ -131,8 +100,23 @@ update kb.document set vanished_at = now(), missing_since = null where id = any(
 -- name: mark_missing(ids)
 update kb.document set missing_since = now() where id = any(:ids) and missing_since is null;
 
--- name: record_listing(found, shard_id)
-update kb.shard set found_documents = :found, listed_at = now() where id = :shard_id;
+-- name: find_state(source, slot_low, slot_high)
+-- Every lease of the shard, or of one that shares slots with it, raises a fence.
+select coalesce(sum(sh.fence), 0)::bigint,
+    (array_agg(sh.listing_fingerprint)
+        filter (where sh.slot_low = :slot_low and sh.slot_high = :slot_high)) [1]
+from kb.source s
+join kb.shard sh on sh.source_id = s.id
+where s.name = :source and sh.slot_low < :slot_high and sh.slot_high > :slot_low;
+
+-- name: forget_listing(shard_id)
+update kb.shard set listing_fingerprint = null
+where id = :shard_id and listing_fingerprint is not null;
+
+-- name: record_listing(found, fingerprint, shard_id)
+update kb.shard
+set found_documents = :found, listed_at = now(), listing_fingerprint = :fingerprint
+where id = :shard_id;
 
 -- name: forget_other_listings(shard_id)
 -- What shards of another layout found in the same slots would be counted a second time.
@@ -147,7 +131,7 @@ with others as materialized (
     for update of other
 )
 update kb.shard s
-set found_documents = null, listed_at = null
+set found_documents = null, listed_at = null, listing_fingerprint = null
 from others
 where s.id = others.id;
 
@@ -157,12 +141,16 @@ select nextval('kb.document_id_seq') from generate_series(1, :count);
 -- name: reserve_revision_ids(count)
 select nextval('kb.document_revision_id_seq') from generate_series(1, :count);
 
+-- name: clear_pending(document_ids)
+update kb.document set pending_revision_id = null
+where id = any(:document_ids) and pending_revision_id is not null;
+
 -- name: set_pending(document_ids, revision_ids)
--- Point documents at what shall be published next; null: nothing is waiting.
+-- Point documents at what shall be published next.
 update kb.document d
 set pending_revision_id = u.revision_id
 from unnest(:document_ids ::bigint[], :revision_ids ::bigint[]) as u (document_id, revision_id)
-where d.id = u.document_id and d.pending_revision_id is distinct from u.revision_id;
+where d.id = u.document_id;
 
 -- name: note_unused_texts(document_ids)
 -- Texts that only superseded revisions of these documents have are left over from here on.

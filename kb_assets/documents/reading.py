@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 
 from kb_assets.documents.batch import Batch, Parsed, Read, Refused
 from kb_assets.documents.parse import ParsedDocument, parse_job
@@ -10,16 +12,17 @@ from kb_assets.documents.source import Content, DocumentSource
 from kb_assets.errors import DocumentError
 from kb_assets.fingerprints import content_hash
 from kb_assets.isolated import attempt
-from kb_assets.isolation import IsolatedWorker
+from kb_assets.isolation import IsolatedWorker, processes_worth_having
 from kb_assets.settings import LimitSettings, SourceSettings
 
-MAX_BATCH_BYTES = 32 * 1024 * 1024
-MAX_BATCH_DOCUMENTS = 1000
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+MAX_BATCH_DOCUMENTS = 500
 READS_AT_ONCE = 8
 """How many objects are asked for at once; a local folder is read one file at a time."""
 
-_WORTH_A_WORKER = 100
-"""Below so many documents, starting a worker takes longer than parsing does."""
+_WORTH_A_WORKER_BYTES = 1024 * 1024
+_WORTH_A_WORKER_DOCUMENTS = 300
+"""Below both, starting a worker takes longer than parsing does."""
 
 _TRUSTED = (".md", ".markdown", ".txt", ".rst")
 """Formats whose parsing takes time and memory in proportion to the size; others are caged."""
@@ -29,13 +32,25 @@ _Job = tuple[str, bytes, bytes | None]
 """What the worker is given: path, content, sidecar."""
 
 
-def batches_to_read(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
-    """Group candidates so that the contents of a group fit in memory."""
-    return batches(candidates, max_bytes=MAX_BATCH_BYTES, max_documents=MAX_BATCH_DOCUMENTS)
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch of which some documents are still being parsed."""
+
+    batch: Batch
+    reads: list[Read]
+    results: Iterable[ParsedDocument | DocumentError]
+
+    def finish(self) -> Batch:
+        for read, parsed in zip(self.reads, self.results, strict=True):
+            if isinstance(parsed, DocumentError):
+                self.batch.refused.append(Refused(read.candidate, read, parsed))
+            else:
+                self.batch.parsed.append(Parsed(read, parsed))
+        return self.batch
 
 
 class Reader:
-    """Reads and parses groups of candidates; formats that can hang or swell, in a cage.
+    """Reads and parses candidates; many of them, and formats that can hang or swell, in a cage.
 
     Attributes:
         bytes_read: Bytes of content read so far, sidecars left out.
@@ -55,6 +70,7 @@ class Reader:
             "kb_assets.documents.parse:parse_job",
             seconds=limits.parse_seconds,
             memory_bytes=limits.parse_memory_bytes,
+            processes=processes_worth_having(),
         )
         self.bytes_read = 0
 
@@ -67,12 +83,26 @@ class Reader:
             self._threads.shutdown(cancel_futures=True)
         self._worker.__exit__(*exception)
 
-    def read(self, group: list[Candidate]) -> Batch:
-        """Read a group, and parse what is not what it was.
+    def read(self, candidates: Iterable[Candidate]) -> Iterator[Batch]:
+        """Read candidates, and parse what is not what it was; a batch fits in memory.
+
+        A batch is yielded while the next one is being parsed.
 
         Raises:
             SourceUnavailableError: The source cannot be reached.
         """
+        before: _Begun | None = None
+        for group in batches(
+            candidates, max_bytes=MAX_BATCH_BYTES, max_documents=MAX_BATCH_DOCUMENTS
+        ):
+            begun = self._begin(group)
+            if before is not None:
+                yield before.finish()
+            before = begun
+        if before is not None:
+            yield before.finish()
+
+    def _begin(self, group: list[Candidate]) -> _Begun:
         batch = Batch()
         to_parse: list[tuple[Read, Content]] = []
         for candidate, content in self._contents(group):
@@ -89,12 +119,17 @@ class Reader:
                     batch.reverted.append(read)
                 case Decision.PARSE:
                     to_parse.append((read, content))
-        for read, parsed in self._parse(to_parse):
-            if isinstance(parsed, DocumentError):
-                batch.refused.append(Refused(read.candidate, read, parsed))
-            else:
-                batch.parsed.append(Parsed(read, parsed))
-        return batch
+        return self._begin_parsing(batch, to_parse)
+
+    def _begin_parsing(self, batch: Batch, rows: list[tuple[Read, Content]]) -> _Begun:
+        size_bytes = sum(len(content.content) for _, content in rows)
+        many = len(rows) >= _WORTH_A_WORKER_DOCUMENTS or size_bytes >= _WORTH_A_WORKER_BYTES
+        here = [row for row in rows if not many and _is_trusted(row[0].candidate)]
+        away = [row for row in rows if many or not _is_trusted(row[0].candidate)]
+        parsed_away = self._worker.begin(_job(*row) for row in away)
+        parsed_here = [attempt(parse_job, _job(*row)) for row in here]
+        reads = [read for read, _ in (*here, *away)]
+        return _Begun(batch, reads, chain(parsed_here, parsed_away))
 
     def _contents(
         self, group: list[Candidate]
@@ -109,19 +144,9 @@ class Reader:
         except DocumentError as error:
             return error
 
-    def _parse(
-        self, rows: list[tuple[Read, Content]]
-    ) -> Iterator[tuple[Read, ParsedDocument | DocumentError]]:
-        many = len(rows) >= _WORTH_A_WORKER
-        caged: list[tuple[Read, Content]] = []
-        for read, content in rows:
-            if many or not read.candidate.entry.path.lower().endswith(_TRUSTED):
-                caged.append((read, content))
-            else:
-                yield read, attempt(parse_job, _job(read, content))
-        results = self._worker.map(_job(*row) for row in caged)
-        for (read, _), (_, parsed) in zip(caged, results, strict=True):
-            yield read, parsed
+
+def _is_trusted(candidate: Candidate) -> bool:
+    return candidate.entry.path.lower().endswith(_TRUSTED)
 
 
 def _job(read: Read, content: Content) -> _Job:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One document of a listing.
+class Entry(NamedTuple):
+    """One document of a listing; a tuple, because there are as many as there are documents.
 
     Attributes:
         path: Where it stands in the source, with `/` between folders; valid UTF-8.
@@ -44,7 +43,7 @@ class DocumentSource(Protocol):
     """A place documents come from."""
 
     def entries(self) -> Iterator[Entry]:
-        """List the documents, in any order.
+        """List the documents, in the same order for as long as nothing changes.
 
         Raises:
             SourceError: The place does not exist, or is not ours to read.

@@ -5,13 +5,15 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from kb_assets.database.lease import Lease
 from kb_assets.database.run import Run
 from kb_assets.documents.batch import Batch
-from kb_assets.documents.listing import Absence, Listing
+from kb_assets.documents.listing import Absence, Listed, Listing
 from kb_assets.documents.open import open_source
-from kb_assets.documents.reading import Reader, batches_to_read
+from kb_assets.documents.reading import Reader
 from kb_assets.documents.recipe import Recipe
-from kb_assets.documents.store import DocumentStore, ensure_recipe, ensure_source
+from kb_assets.documents.source import DocumentSource
+from kb_assets.documents.store import DocumentStore, ensure_recipe, ensure_source, find_state
 from kb_assets.fingerprints import Shard, settings_fingerprint
 from kb_assets.settings import Settings, SourceSettings
 
@@ -63,6 +65,8 @@ class _Tally:
     vanished: int = 0
     withheld: int = 0
     bytes_read: int = 0
+    is_certain: bool = True
+    """Whether an equal listing would leave nothing to be done."""
 
     def add(self, batch: Batch) -> None:
         added = sum(one.read.candidate.document_id is None for one in batch.parsed)
@@ -71,12 +75,15 @@ class _Tally:
         self.touched += len(batch.touched)
         self.reverted += len(batch.reverted)
         self.quarantined += len(batch.refused)
+        # What was not read, or changed while it was, is read again next time.
+        self.is_certain &= len(batch.read) == len(batch.candidates)
+        self.is_certain &= all(one.token == one.candidate.entry.token for one in batch.read)
 
     def report(self, found: int, seconds: float) -> ReadReport:
         read = self.touched + self.added + self.changed + self.reverted + self.quarantined
-        return ReadReport(
-            found=found, unchanged=found - read, seconds=seconds, **dataclasses.asdict(self)
-        )
+        counts = dataclasses.asdict(self)
+        del counts["is_certain"]
+        return ReadReport(found=found, unchanged=found - read, seconds=seconds, **counts)
 
 
 def read_conditions(settings: Settings, source: SourceSettings, recipe: Recipe) -> bytes:
@@ -96,7 +103,8 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
 
     New and changed documents get a revision that waits to be published; what readers see
     stays. What cannot be read or parsed is quarantined. Documents that are gone are marked,
-    unless so many are gone that it looks like an accident.
+    unless so many are gone that it looks like an accident. A listing that is what it was when
+    all of it had been read is not looked into, and nothing is written.
 
     Raises:
         SourceError: The source is missing, or not ours to read.
@@ -107,27 +115,65 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
     started = time.monotonic()
     settings = run.settings.source(shard.source)
     source = open_source(settings, run.settings.root)
-    ensure_source(run.database, settings)
+    conditions = read_conditions(run.settings, settings, recipe)
+    before = find_state(run.database, shard)
+    with ExitStack() as stack:
+        listed = stack.enter_context(Listed(source.entries(), shard))
+        known = before.listing is not None and not run.verify
+        if known and before.listing == _fingerprint(listed, settings, conditions):
+            return _Tally().report(listed.found, time.monotonic() - started)
+        ensure_source(run.database, settings)
+        lease = stack.enter_context(run.lease(shard))
+        if find_state(run.database, shard).leases != before.leases + 1:
+            # Another run was at work after we had listed: what it saw is newer.
+            listed = stack.enter_context(Listed(source.entries(), shard))
+        store = DocumentStore(run.database, lease, conditions)
+        if before.listing is not None:
+            store.forget_listing()
+        tally = _bring_up_to_date(run, store, lease, source, listed, recipe)
+        fingerprint = _fingerprint(listed, settings, conditions) if tally.is_certain else None
+        store.record_listing(listed.found, fingerprint)
+    return tally.report(listed.found, time.monotonic() - started)
+
+
+def _fingerprint(listed: Listed, source: SourceSettings, conditions: bytes) -> bytes | None:
+    """Return what the state of a shard's documents follows from, if it is known."""
+    if listed.fingerprint is None:
+        return None
+    return settings_fingerprint(
+        {
+            "listing": listed.fingerprint.hex(),
+            "source": source.model_dump(mode="json"),
+            "conditions": conditions.hex(),
+        }
+    )
+
+
+def _bring_up_to_date(
+    run: Run,
+    store: DocumentStore,
+    lease: Lease,
+    source: DocumentSource,
+    listed: Listed,
+    recipe: Recipe,
+) -> _Tally:
+    tally = _Tally()
+    settings = run.settings.source(lease.shard.source)
     recipe_id = ensure_recipe(run.database, recipe)
     conditions = read_conditions(run.settings, settings, recipe)
-    tally = _Tally()
-    with ExitStack() as stack:
-        lease = stack.enter_context(run.lease(shard))
-        store = DocumentStore(run.database, lease, conditions)
-        connection = stack.enter_context(run.database.session())
-        listing = Listing(connection, shard, source_id=lease.source_id)
-        found = listing.fill(source.entries())
+    with (
+        run.database.session() as connection,
+        Reader(source, settings, run.settings.limits, recipe_id) as reader,
+    ):
+        listing = Listing(connection, lease.shard, source_id=lease.source_id)
+        listing.fill(listed)
         tally.returned = listing.welcome_back(lease)
-        reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))
-        candidates = listing.to_read(recipe_id, conditions, everything=run.verify)
-        for group in batches_to_read(candidates):
-            batch = reader.read(group)
+        for batch in reader.read(listing.to_read(recipe_id, conditions, everything=run.verify)):
             store.save(batch)
             tally.add(batch)
         tally.bytes_read = reader.bytes_read
         _mark_absent(run, store, listing.absence(), tally)
-        store.record_listing(found)
-    return tally.report(found, time.monotonic() - started)
+    return tally
 
 
 def _mark_absent(run: Run, store: DocumentStore, absence: Absence, tally: _Tally) -> None:
@@ -136,3 +182,4 @@ def _mark_absent(run: Run, store: DocumentStore, absence: Absence, tally: _Tally
     gone = absence.unseen if withheld else (*absence.unseen, *absence.lost)
     store.mark_absent(vanished=(*absence.moved, *gone), withheld=withheld)
     tally.moved, tally.vanished, tally.withheld = len(absence.moved), len(gone), len(withheld)
+    tally.is_certain &= not withheld

@@ -16,11 +16,18 @@ from kb_assets.documents.batch import Batch, Parsed
 from kb_assets.documents.normalise import normalise
 from kb_assets.documents.recipe import Recipe
 from kb_assets.errors import DocumentError
+from kb_assets.fingerprints import Shard, slot
 from kb_assets.settings import SourceSettings
 
 _statements = Statements.beside(__file__)
 
-_DOCUMENT = {"id": "int8", "source_id": "int4", "path": "text", "slot": "int2"}
+_DOCUMENT = {
+    "id": "int8",
+    "source_id": "int4",
+    "path": "text",
+    "slot": "int2",
+    "pending_revision_id": "int8",
+}
 _REVISION = {
     "id": "int8",
     "document_id": "int8",
@@ -82,6 +89,33 @@ def ensure_recipe(database: Database, recipe: Recipe) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardState:
+    """What was known of a shard at a moment.
+
+    Attributes:
+        leases: How many leases there have been of the shard, and of shards of another layout
+            that share slots with it.
+        listing: The fingerprint of its listing, if everything in that had been read.
+    """
+
+    leases: int
+    listing: bytes | None
+
+
+def find_state(database: Database, shard: Shard) -> ShardState:
+    """Return what is known of a shard now."""
+    named = {
+        "source": shard.source,
+        "slot_low": shard.slot_low,
+        "slot_high": shard.slot_high,
+    }
+    with database.transaction() as connection:
+        row = connection.execute(_statements("find_state"), named).fetchone()
+    assert row is not None
+    return ShardState(*row)
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A document to quarantine.
 
@@ -133,9 +167,17 @@ class DocumentStore:
         """
         with self._database.transaction() as connection:
             self._lease.guard(connection)
-            ids = self._add_documents(connection, batch)
+            revisions = dict(
+                zip(
+                    (one.read.candidate.entry.path for one in batch.parsed),
+                    _reserve(connection, "reserve_revision_ids", len(batch.parsed)),
+                    strict=True,
+                )
+            )
+            ids = self._add_documents(connection, batch, revisions)
             self._save_versions(connection, batch, ids)
-            self._replace_pending(connection, batch, ids)
+            self._drop_pending(connection, batch)
+            self._add_revisions(connection, batch.parsed, ids, revisions)
             refusals = [
                 Refusal(
                     "parse" if one.read else "read",
@@ -147,16 +189,34 @@ class DocumentStore:
             ]
             quarantine(connection, refusals, self._conditions)
 
-    def record_listing(self, found: int) -> None:
-        """Note how many documents the shard's listing showed."""
+    def forget_listing(self) -> None:
+        """Forget what the shard's listing was, before documents change.
+
+        Raises:
+            LeaseLostError: Another run took the shard over.
+        """
+        with self._database.transaction() as connection:
+            self._lease.guard(connection)
+            connection.execute(_statements("forget_listing"), {"shard_id": self._lease.shard_id})
+
+    def record_listing(self, found: int, fingerprint: bytes | None) -> None:
+        """Note how many documents the shard's listing showed.
+
+        Args:
+            found: How many.
+            fingerprint: What the listing was, if an equal one would leave nothing to be done.
+
+        Raises:
+            LeaseLostError: Another run took the shard over.
+        """
+        shard = {"shard_id": self._lease.shard_id}
         with self._database.transaction() as connection:
             self._lease.guard(connection)
             connection.execute(
-                _statements("record_listing"), {"found": found, "shard_id": self._lease.shard_id}
+                _statements("record_listing"),
+                shard | {"found": found, "fingerprint": fingerprint},
             )
-            connection.execute(
-                _statements("forget_other_listings"), {"shard_id": self._lease.shard_id}
-            )
+            connection.execute(_statements("forget_other_listings"), shard)
 
     def mark_absent(self, *, vanished: Sequence[int], withheld: Sequence[int]) -> None:
         """Mark documents as vanished, or as missing when the guard withholds that."""
@@ -167,19 +227,22 @@ class DocumentStore:
             connection.execute(_statements("mark_vanished"), {"ids": list(vanished)})
             connection.execute(_statements("mark_missing"), {"ids": list(withheld)})
 
-    def _add_documents(self, connection: psycopg.Connection[Any], batch: Batch) -> dict[str, int]:
+    def _add_documents(
+        self, connection: psycopg.Connection[Any], batch: Batch, revisions: dict[str, int]
+    ) -> dict[str, int]:
         """Return the id of each document by its path; new ones get theirs now."""
         candidates = batch.candidates
         ids = {c.entry.path: c.document_id for c in candidates if c.document_id is not None}
         new = [candidate for candidate in candidates if candidate.document_id is None]
         if new:
             reserved = _reserve(connection, "reserve_document_ids", len(new))
-            rows = [
-                (id_, self._lease.source_id, candidate.entry.path, candidate.slot)
-                for id_, candidate in zip(reserved, new, strict=True)
-            ]
+            paths = [candidate.entry.path for candidate in new]
+            rows = (
+                (id_, self._lease.source_id, path, slot(path), revisions.get(path))
+                for id_, path in zip(reserved, paths, strict=True)
+            )
             _copy(connection, "document", _DOCUMENT, rows)
-            ids |= {path: id_ for id_, _, path, _ in rows}
+            ids |= dict(zip(paths, reserved, strict=True))
         return ids
 
     def _save_versions(
@@ -199,32 +262,32 @@ class DocumentStore:
         if unread:
             connection.execute(_statements("forget_versions"), {"document_ids": unread})
 
-    def _replace_pending(
-        self, connection: psycopg.Connection[Any], batch: Batch, ids: dict[str, int]
-    ) -> None:
-        """Drop what waited, and let what was parsed wait in its place."""
-        parsed = [ids[one.read.candidate.entry.path] for one in batch.parsed]
-        reverted = [ids[one.candidate.entry.path] for one in batch.reverted]
-        refused = [ids[one.candidate.entry.path] for one in batch.refused]
-        changed = [*parsed, *reverted, *refused]
-        if not changed:
-            return
-        _set_pending(connection, changed, [None] * len(changed))
-        connection.execute(_statements("note_unused_texts"), {"document_ids": changed})
-        connection.execute(_statements("delete_superseded"), {"document_ids": changed})
-        connection.execute(
-            _statements("release_from_quarantine"), {"document_ids": [*parsed, *reverted]}
-        )
-        if batch.parsed:
-            _set_pending(connection, parsed, self._add_revisions(connection, batch.parsed, ids))
+    def _drop_pending(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+        """Drop what waited of known documents that are no longer what it was made from."""
+        changed = [one.read.candidate for one in batch.parsed]
+        changed += [one.candidate for one in batch.reverted]
+        mended = [c.document_id for c in changed if c.document_id is not None]
+        refused = [one.candidate.document_id for one in batch.refused]
+        documents = {"document_ids": [*mended, *(id_ for id_ in refused if id_ is not None)]}
+        if documents["document_ids"]:
+            connection.execute(_statements("clear_pending"), documents)
+            connection.execute(_statements("note_unused_texts"), documents)
+            connection.execute(_statements("delete_superseded"), documents)
+            connection.execute(_statements("release_from_quarantine"), {"document_ids": mended})
 
     def _add_revisions(
-        self, connection: psycopg.Connection[Any], parsed: list[Parsed], ids: dict[str, int]
-    ) -> list[int]:
-        reserved = _reserve(connection, "reserve_revision_ids", len(parsed))
+        self,
+        connection: psycopg.Connection[Any],
+        parsed: list[Parsed],
+        ids: dict[str, int],
+        revisions: dict[str, int],
+    ) -> None:
+        """Add revisions, and let them wait; those of new documents do so already."""
+        if not parsed:
+            return
         rows = (
             (
-                id_,
+                revisions[one.read.candidate.entry.path],
                 ids[one.read.candidate.entry.path],
                 one.read.state.content_hash,
                 one.read.state.recipe_id,
@@ -235,10 +298,18 @@ class DocumentStore:
                 one.document.media_type,
                 self._lease.run_id,
             )
-            for id_, one in zip(reserved, parsed, strict=True)
+            for one in parsed
         )
         _copy(connection, "document_revision", _REVISION, rows)
-        return reserved
+        known = [one.read.candidate for one in parsed if one.read.candidate.document_id is not None]
+        if known:
+            connection.execute(
+                _statements("set_pending"),
+                {
+                    "document_ids": [candidate.document_id for candidate in known],
+                    "revision_ids": [revisions[candidate.entry.path] for candidate in known],
+                },
+            )
 
 
 def _copy(
@@ -250,16 +321,7 @@ def _copy(
     copy_rows(connection, (SCHEMA, table), list(columns), list(columns.values()), rows)
 
 
-def _set_pending(
-    connection: psycopg.Connection[Any],
-    document_ids: list[int],
-    revision_ids: Sequence[int | None],
-) -> None:
-    connection.execute(
-        _statements("set_pending"),
-        {"document_ids": document_ids, "revision_ids": list(revision_ids)},
-    )
-
-
 def _reserve(connection: psycopg.Connection[Any], name: str, count: int) -> list[int]:
+    if not count:
+        return []
     return [id_ for (id_,) in connection.execute(_statements(name), {"count": count})]

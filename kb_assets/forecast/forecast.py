@@ -13,9 +13,9 @@ from kb_assets.database.bulk import copy_rows
 from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
 from kb_assets.documents.batch import Batch
-from kb_assets.documents.listing import Listing
+from kb_assets.documents.listing import Listed, Listing
 from kb_assets.documents.open import open_source
-from kb_assets.documents.reading import Reader, batches_to_read
+from kb_assets.documents.reading import Reader
 from kb_assets.documents.stage import read_conditions
 from kb_assets.documents.store import find_recipe, find_source
 from kb_assets.embeddings.open import model_of, price_of
@@ -114,11 +114,11 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
     with ExitStack() as stack:
         listing_connection = stack.enter_context(run.database.session())
         listing = Listing(listing_connection, shard, source_id=source_id)
-        found = listing.fill(source.entries())
+        listed = stack.enter_context(Listed(source.entries(), shard))
+        listing.fill(listed)
         reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))
         candidates = listing.to_read(recipe_id, conditions, everything=run.verify)
-        for group in batches_to_read(candidates):
-            batch = reader.read(group)
+        for batch in reader.read(candidates):
             new = sum(one.read.candidate.document_id is None for one in batch.parsed)
             added += new
             changed += len(batch.parsed) - new
@@ -128,10 +128,10 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
         absence = listing.absence()
     return ShardForecast(
         shard=shard.key,
-        found=found,
+        found=listed.found,
         added=added,
         changed=changed,
-        unchanged=found - added - changed - quarantined,
+        unchanged=listed.found - added - changed - quarantined,
         quarantined=quarantined,
         gone=len(absence.moved) + len(absence.unseen) + len(absence.lost),
         withheld=len(absence.withheld(run.settings.limits.max_deleted_share)),

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from kb_assets.chunks.plan import recipe_of
-from kb_assets.documents.listing import Listing
+from kb_assets.documents.listing import Listed, Listing
 from kb_assets.errors import CostLimitError
 from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
@@ -118,7 +118,8 @@ def test_no_transaction_is_open_while_documents_are_parsed(
     recipe = recipe_of(knowledge_base.settings.splitting)
     with knowledge_base.database.session() as connection:
         listing = Listing(connection, Shard("notes"), source_id=1)
-        listing.fill(())
+        with Listed((), Shard("notes")) as nothing:
+            listing.fill(nothing)
         for _ in listing.to_read(1, recipe.fingerprint, everything=True):
             status = connection.info.transaction_status
             assert status == psycopg.pq.TransactionStatus.IDLE

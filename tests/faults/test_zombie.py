@@ -12,7 +12,7 @@ from kb_assets.chunks.stage import chunk_documents
 from kb_assets.chunks.store import ChunkStore, unsplit_groups
 from kb_assets.database.lease import Lease
 from kb_assets.documents.batch import Batch, Refused
-from kb_assets.documents.listing import Listing
+from kb_assets.documents.listing import Listed, Listing
 from kb_assets.documents.open import open_source
 from kb_assets.documents.plan import Candidate
 from kb_assets.documents.reading import Reader
@@ -108,9 +108,10 @@ def listed(kb: KnowledgeBase, lease: Lease) -> Iterator[tuple[Batch, Listing]]:
         Reader(opened, source, kb.settings.limits, recipe_id) as reader,
     ):
         listing = Listing(connection, NOTES, source_id=lease.source_id)
-        listing.fill(opened.entries())
-        group = list(listing.to_read(recipe_id, b"", everything=False))
-        yield reader.read(group), listing
+        with Listed(opened.entries(), NOTES) as entries:
+            listing.fill(entries)
+        (batch,) = reader.read(listing.to_read(recipe_id, b"", everything=False))
+        yield batch, listing
 
 
 def save_documents(kb: KnowledgeBase, lease: Lease) -> None:
@@ -120,7 +121,7 @@ def save_documents(kb: KnowledgeBase, lease: Lease) -> None:
 
 
 def quarantine_a_document(kb: KnowledgeBase, lease: Lease) -> None:
-    candidate = Candidate(Entry("bad.md", None, 0), slot=1)
+    candidate = Candidate(Entry("bad.md", None, 0))
     refused = Refused(candidate, None, DocumentError("binary", "It is not text."))
     DocumentStore(kb.database, lease, b"").save(Batch(refused=[refused]))
 
@@ -142,7 +143,7 @@ def mark_missing(kb: KnowledgeBase, lease: Lease) -> None:
 
 def record_listing(kb: KnowledgeBase, lease: Lease) -> None:
     try:
-        DocumentStore(kb.database, lease, b"").record_listing(99)
+        DocumentStore(kb.database, lease, b"").record_listing(99, None)
     finally:
         assert rows_of(kb, "select found_documents from kb.shard") != [(99,)]
 

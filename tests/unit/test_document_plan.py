@@ -11,7 +11,7 @@ OLD, NEW = State(b"old", 1), State(b"new", 1)
 
 
 def candidate(**known: object) -> Candidate:
-    return Candidate(Entry("a.md", "1", 10), slot=0, **known)
+    return Candidate(Entry("a.md", "1", 10), **known)
 
 
 def test_what_was_seen_is_only_touched() -> None:
@@ -51,7 +51,7 @@ sizes = st.lists(st.integers(0, 50), max_size=60)
 
 @given(sizes, st.integers(1, 100), st.integers(1, 10))
 def test_batches_keep_order_and_bounds(sizes: list[int], max_bytes: int, most: int) -> None:
-    all_ = [Candidate(Entry(str(n), None, size), slot=0) for n, size in enumerate(sizes)]
+    all_ = [Candidate(Entry(str(n), None, size)) for n, size in enumerate(sizes)]
     groups = list(batches(all_, max_bytes=max_bytes, max_documents=most))
     assert [one for group in groups for one in group] == all_
     for group in groups:

@@ -364,7 +364,7 @@ def test_a_file_that_grows_past_the_limit_while_read_is_refused(
     def read_and_grow(file: int, most: int) -> bytes:
         data = read(file, most)
         with (tmp_path / "a.md").open("a") as more:
-            more.write("x" * 60)
+            more.write("x" * 120)
         return data
 
     monkeypatch.setattr(beneath.os, "read", read_and_grow)
