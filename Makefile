@@ -7,8 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 INSTALLED := .venv/.installed
 INSTALLED_TEST := .venv/.installed-test
 INSTALLED_LOCAL := .venv/.installed-local
+BENCHMARKS := components growth dagster_overhead local_model
 
-.PHONY: help demo test check dev install clean
+.PHONY: help demo test check bench dev install clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -42,8 +43,14 @@ check: $(INSTALLED_TEST) ## Lint, types, layers, definitions.
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" KB_DATABASE_URL=postgresql://nobody@127.0.0.1:9/nothing $(BIN)/dg check defs
 
+bench: $(INSTALLED_TEST) $(INSTALLED_LOCAL) ## Measure everything, beside peers (CORPUS_A=folder CORPUS_B=the-same-later).
+	@failed=; \
+	$(BIN)/python -m benchmarks.peers $(CORPUS_A) $(CORPUS_B) || failed=peers; \
+	for one in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$one || failed="$$failed $$one"; done; \
+	$(BIN)/python -m benchmarks.report $$failed
+
 dev: $(INSTALLED) ## Postgres and the Dagster UI, on http://127.0.0.1:3000.
 	$(BIN)/kb dev
 
 clean: ## Remove what was installed and indexed.
-	rm -rf .venv .kb
+	rm -rf .venv .kb .bench

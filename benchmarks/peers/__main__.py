@@ -74,7 +74,8 @@ def main() -> None:
             name="generated" if options.before is None else before.resolve().name,
             files=len(markdown_files(before)),
             bytes=sum((before / path).stat().st_size for path in markdown_files(before)),
-            versions={one.name: one.versions for one in chosen} | {"server": server.versions()},
+            versions={one.name: one.versions for one in chosen},
+            server=server.versions(),
             missing=missing,
             rounds=options.rounds,
         )

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
+import numpy.typing
 import psycopg
 
 from benchmarks.peers.embedding import DIMENSIONS, EMBEDDER
@@ -112,7 +114,7 @@ class Floor(Contestant):
         new = {digest: text for _, _, digest, text in chunks if digest not in self.embedded}
         self.embedded |= new.keys()
         watch.lap("cut and hash")
-        vectors = []
+        vectors: list[tuple[bytes, numpy.typing.NDArray[numpy.float16]]] = []
         digests, texts = list(new), list(new.values())
         for at in range(0, len(texts), BATCH_TEXTS):
             halves = EMBEDDER.embed(texts[at : at + BATCH_TEXTS]).astype(">f2")

@@ -35,6 +35,7 @@ class Session:
         files: In it, at first.
         bytes: In them.
         versions: Of everybody's packages, by contestant.
+        server: Versions of PostgreSQL and pgvector.
         missing: Why who is missing is missing.
         rounds: How often everything was measured.
     """
@@ -43,6 +44,7 @@ class Session:
     files: int
     bytes: int
     versions: dict[str, str]
+    server: str
     missing: dict[str, str]
     rounds: int
 
