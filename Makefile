@@ -43,8 +43,9 @@ check: $(INSTALLED_TEST) ## Lint, types, layers, definitions.
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" KB_DATABASE_URL=postgresql://nobody@127.0.0.1:9/nothing $(BIN)/dg check defs
 
-bench: $(INSTALLED_TEST) $(INSTALLED_LOCAL) ## Measure everything, beside peers (CORPUS_A=folder CORPUS_B=the-same-later).
-	@failed=; \
+bench: $(INSTALLED_TEST) ## Measure everything, beside peers (CORPUS_A=folder CORPUS_B=the-same-later).
+	-@$(MAKE) --no-print-directory $(INSTALLED_LOCAL)
+	@rm -f benchmarks/results/*.json; failed=; \
 	$(BIN)/python -m benchmarks.peers $(CORPUS_A) $(CORPUS_B) || failed=peers; \
 	for one in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$one || failed="$$failed $$one"; done; \
 	$(BIN)/python -m benchmarks.report $$failed

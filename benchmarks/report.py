@@ -2,8 +2,8 @@
 
     python -m benchmarks.report [NAME ...]
 
-The names are those of benchmarks that failed: what they recorded before is not shown. Fails if
-there are any, or if a benchmark has recorded nothing.
+The names are those of benchmarks that failed. Fails if there are any, or if a benchmark has
+recorded nothing.
 """
 
 import json
@@ -57,35 +57,33 @@ one each round.
 
 def main() -> None:
     failed = set(sys.argv[1:])
-    recorded = dict(_recorded(failed))
+    recorded = list(_recorded())
     lost = {
-        name: "failed" if name in failed else "has recorded nothing"
+        name: "failed" if name in failed else "recorded nothing"
         for name in BENCHMARKS
-        if name in failed or name not in {benchmark for benchmark, _ in recorded}
+        if name in failed or name not in dict(recorded)
     }
-    REPORT.write_text("\n".join(_report(list(recorded.values()), lost)))
-    drawn = [found for (name, _), found in recorded.items() if name == "peers"]
-    if drawn:
-        PICTURE.write_text(chart(drawn[-1]))
+    REPORT.write_text("\n".join(_report([found for _, found in recorded], lost)))
+    if "peers" in dict(recorded):
+        PICTURE.write_text(chart(dict(recorded)["peers"]))
     print(f"Written: {REPORT}")
     if lost:
         sys.exit("\n".join(f"{name} {why}" for name, why in lost.items()))
 
 
-def _recorded(failed: set[str]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    """Yield what each benchmark recorded, by its name and the file's, the latest last."""
+def _recorded() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of each benchmark with what it recorded, the latest last."""
     for benchmark in BENCHMARKS:
         files = [*RESULTS.glob(f"{benchmark}.json"), *RESULTS.glob(f"{benchmark}-*.json")]
         for file in sorted(files, key=lambda one: one.stat().st_mtime):
-            if benchmark not in failed:
-                yield (benchmark, file.stem), json.loads(file.read_text())
+            yield benchmark, json.loads(file.read_text())
 
 
 def _report(recorded: list[dict[str, Any]], lost: dict[str, str]) -> Iterator[str]:
     rows = [row for found in recorded for row in found["rows"]]
     yield PREFACE
     for name, why in lost.items():
-        yield f"**Missing:** {BENCHMARKS[name]} (`benchmarks.{name}`) {why}.\n"
+        yield f"**`benchmarks.{name}` {why}**: {BENCHMARKS[name]}.\n"
     yield f"{sum(row['met'] for row in rows)} of {len(rows)} targets are met.\n"
     if any("operations" in found for found in recorded):
         yield "![Seconds of each operation](../docs/images/benchmark.svg)\n"
