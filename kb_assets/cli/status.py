@@ -134,7 +134,7 @@ def _shards_table(found: "Status") -> Any:  # noqa: ANN401
     ]
     columns = ("Shard", "Found", "Live", *map(str.capitalize, rare), "Quarantined")
     rows = [_row(one, rare) for one in found.shards]
-    return table((*columns, "Chunks", "Tokens", "Listed"), rows)
+    return table((*columns, "Chunks", "Tokens", "Changed"), rows)
 
 
 def _row(one: "ShardStatus", rare: list[str]) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ DAGSTER_VARIABLE = "KB_DAGSTER_DATABASE_URL"
 POOL_WAIT_SECONDS = 30.0
 """How long a transaction waits for a free connection."""
 
+_IDLE_SESSIONS = 2
+"""How many sessions wait for the next one that is needed."""
+
 _LEAST_POSTGRES = 16
 _LEAST_PGVECTOR = (0, 8, 4)
 
@@ -127,6 +130,7 @@ class Database:
         self._snapshots = snapshots
         self._pool: ConnectionPool[psycopg.Connection] | None = None
         self._types: VectorTypes | None = None
+        self._sessions: list[psycopg.Connection] = []
         self._lock = threading.Lock()
 
     @contextmanager
@@ -155,12 +159,48 @@ class Database:
     def session(self) -> Iterator[psycopg.Connection]:
         """Lend a connection that is nobody else's, in autocommit mode, for as long as it is needed.
 
+        It comes as if it were new: nothing is left of what an earlier session set or made.
+
         Raises:
             DatabaseUnavailableError: No connection, or it was lost, or the server gave up a wait.
             DatabaseRefusedError: The server cannot serve us; see `check_server`.
         """
-        with unavailable_when_lost(), self.connect_outside_pool() as connection:
-            yield connection
+        with unavailable_when_lost():
+            connection = self._idle_session() or self.connect_outside_pool()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+        self._keep_session(connection)
+
+    def _idle_session(self) -> psycopg.Connection | None:
+        with self._lock:
+            connection = self._sessions.pop() if self._sessions else None
+        if connection is None:
+            return None
+        try:
+            connection.execute("")
+        except psycopg.Error:
+            connection.close()
+            return None
+        return connection
+
+    def _keep_session(self, connection: psycopg.Connection) -> None:
+        """Keep a session for the next one that is needed, unless it was lost meanwhile."""
+        try:
+            # As DISCARD ALL, but for prepared statements, which the driver believes are there.
+            connection.execute(
+                "close all; reset all; discard temp; select pg_advisory_unlock_all()"
+            )
+        except psycopg.Error:
+            connection.close()
+            return
+        with self._lock:
+            if len(self._sessions) < _IDLE_SESSIONS:
+                self._sessions.append(connection)
+                return
+        connection.close()
 
     def connect_outside_pool(self) -> psycopg.Connection:
         """Open a connection that is nobody else's, in autocommit mode; the caller closes it.
@@ -182,9 +222,12 @@ class Database:
             return connection
 
     def close(self) -> None:
-        """Close all connections of the pool. A later transaction opens it again."""
+        """Close all connections that are not lent. A later transaction opens the pool again."""
         with self._lock:
             pool, self._pool = self._pool, None
+            sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            session.close()
         if pool is not None:
             pool.close()
 

@@ -96,16 +96,13 @@ def shard_lease(
         ShardBusyError: Another run holds it, and did not finish in time.
         DatabaseUnavailableError: The database cannot be reached.
     """
-    connection = database.connect_outside_pool()
-    try:
+    with database.session() as connection:
         lease = _take(connection, shard, run_id, wait_seconds, on_wait or _silent)
         try:
             yield lease
         finally:
             # The lock ends with the session, too, but the server may notice that a moment later.
             _unlock(connection, lease.shard_id)
-    finally:
-        connection.close()
 
 
 def _silent(_: str) -> None: ...

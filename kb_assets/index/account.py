@@ -19,7 +19,7 @@ class Account:
 
     Attributes:
         listed: Documents the last listing found; None before the first.
-        listed_at: When that was.
+        listed_at: When that was. A listing that shows the same again is not written down.
         documents: Documents known, without those on their way out.
         live: Answering with their newest content.
         partial: Those among the live of which a text has no vector.
