@@ -64,6 +64,7 @@ def main() -> None:
     if (options.before is None) != (options.after is None):
         parser.error("give both folders, or none")
     CACHE.mkdir(exist_ok=True)
+    (CACHE / "log").unlink(missing_ok=True)
     chosen, missing = contestants(options.only)
     with tempfile.TemporaryDirectory(prefix="kb-peers-corpus-") as made, running_server() as server:
         before, after = options.before, options.after

@@ -61,7 +61,8 @@ def chart(found: dict[str, Any]) -> str:
         }
         for operation, of in found["operations"].items()
     }
-    scale = _Scale([one for of in times.values() for seconds in of.values() for one in seconds])
+    every = [one for of in times.values() for seconds in of.values() for one in seconds]
+    scale = _Scale(every or [1.0])
     parts: list[str] = []
     y = TOP
     for operation, of in times.items():
