@@ -12,7 +12,6 @@ before it is used, so that `kb --help` costs nothing.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,13 +48,12 @@ _HOMES = {
     "TransientError": "kb_assets.errors",
 }
 
-try:
-    __version__ = version("kb-assets")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
-
-
 def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name == "__version__":
+        # It takes longer to import than all that most commands need.
+        from importlib.metadata import version
+
+        return version("kb-assets")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -10,7 +10,6 @@ from typing import NoReturn
 
 import click
 
-from kb_assets import __version__
 from kb_assets.cli import exits
 from kb_assets.cli.ask import ask
 from kb_assets.cli.dev import dev
@@ -59,7 +58,7 @@ class _Commands(click.Group):
     params=COMMON_OPTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="kb")
+@click.version_option(package_name="kb-assets", prog_name="kb")
 def kb() -> None:
     """A knowledge base that runs itself: documents in, searchable passages out.
 
