@@ -63,8 +63,10 @@ def _lines(outcome: Outcome) -> Iterator[Line]:
     if published:
         yield "publish", _published(published), published["seconds"]
     for report in _reports(outcome, "vector_index"):
-        did = "sound" if report["action"] == "none" else report["action"]
-        yield "index", f"{did}, {count_of(report['vectors'], 'vector')}", report["seconds"]
+        did = "sound, about" if report["action"] == "none" else f"{report['action']},"
+        slow = "" if report["fits_memory"] else "; slowly, for want of memory"
+        words = f"{did} {count_of(report['vectors'], 'vector')}{slow}"
+        yield "index", words, report["seconds"]
 
 
 def _read(read: Mapping[str, Any]) -> Iterator[Line]:

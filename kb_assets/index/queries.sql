@@ -84,14 +84,33 @@ delete from {embeddings} where input_hash = any(:hashes);
 -- name: count_vectors()
 select count(*) from {embeddings};
 
--- name: find_vector_indexes(table)
--- Every index on a space's vectors, with what makes it fit for use.
-select c.relname, i.indisvalid and i.indisready and i.indislive, o.opcname
-from pg_index i
-join pg_class c on c.oid = i.indexrelid
-join pg_am a on a.oid = c.relam and a.amname = 'hnsw'
-join pg_opclass o on o.oid = i.indclass[0]
-where i.indrelid = to_regclass(:table);
+-- name: count_vectors_up_to(most)
+select count(*) from (select from {embeddings} limit :most) counted;
+
+-- name: find_vector_indexes(tables)
+-- Every index on spaces' vectors, with what makes it fit for use, and about how many vectors there
+-- are: as the planner has it, from the size of the table and how dense it was last.
+select t.place,
+    (greatest(c.reltuples, 0) / greatest(c.relpages, 1) * pg_relation_size(c.oid)
+        / current_setting('block_size')::integer)::bigint,
+    x.relname, x.valid, x.opcname, x.bytes
+from unnest(:tables ::text[]) with ordinality as t (name, place)
+join pg_class c on c.oid = to_regclass(t.name)
+left join (
+    select i.indrelid, x.relname, i.indisvalid and i.indisready and i.indislive as valid, o.opcname,
+        coalesce(pg_relation_size(x.oid), 0) as bytes
+    from pg_index i
+    join pg_class x on x.oid = i.indexrelid
+    join pg_am a on a.oid = x.relam and a.amname = 'hnsw'
+    join pg_opclass o on o.oid = i.indclass[0]
+) x on x.indrelid = c.oid
+order by t.place, x.relname;
+
+-- name: set_building(memory, workers)
+-- For the session, and pgvector is to say when the graph outgrows that memory.
+select set_config('maintenance_work_mem', :memory, false),
+    set_config('max_parallel_maintenance_workers', :workers ::text, false),
+    set_config('client_min_messages', 'notice', false);
 
 -- name: build_vector_index()
 create index concurrently {index} on {embeddings} using hnsw (vector {operator_class});
@@ -104,9 +123,6 @@ alter index {index} rename to {name};
 
 -- name: analyze_vectors()
 analyze {embeddings};
-
--- name: index_bytes(index)
-select pg_relation_size(to_regclass(:index));
 
 -- name: promote_space(space_id)
 update kb.embedding_space

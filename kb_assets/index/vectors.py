@@ -4,9 +4,10 @@ Building never locks writers out, so a run that is killed can leave an invalid i
 it is dropped and built anew. Until then searches sort exactly.
 """
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import psycopg
 
 from kb_assets.database.connect import Database
 from kb_assets.database.statements import Statements
-from kb_assets.embeddings.space import Space, list_spaces
+from kb_assets.embeddings.space import Space, spaces_in
 
 _LOCK_CLASS = 0x6B62_0003
 """First key of the advisory lock under which indexes are built; the second is the space."""
@@ -23,12 +24,14 @@ _LOCK_CLASS = 0x6B62_0003
 _REBUILD_SHARE = 0.1
 """Dead entries in the graph beyond this share make a new one cheaper than vacuuming it."""
 
-_GRAPH_BYTES_PER_LINK = 8
-_LINKS = 2 * 16 + 16
-"""pgvector's default m = 16: twice as many links on the lowest layer, and some above."""
+_GRAPH_BYTES_PER_VECTOR = 720
+"""What a build needs beside the vector itself, with pgvector's default m = 16 (measured)."""
 
 _LEAST_MEMORY_BYTES = 64 * 1024 * 1024
 _MOST_MEMORY_BYTES = 2 * 1024 * 1024 * 1024
+
+_SPILLED = "no longer fits into maintenance_work_mem"
+"""What pgvector says when it goes on building on disk, which takes several times as long."""
 
 _statements = Statements.beside(__file__)
 
@@ -39,12 +42,12 @@ class VectorIndexReport:
 
     Attributes:
         space: The space's name.
-        vectors: How many vectors the space has.
+        vectors: How many vectors the space has: counted for a build, else about as many as this.
         action: What had to be done: `none`, `built`, `repaired` or `rebuilt`.
         valid: Whether the index can be used now; a space without vectors needs none.
         index_bytes: Its size.
-        memory_bytes: What the build was given.
-        fits_memory: Whether the graph was expected to fit into that; else the build was slow.
+        memory_bytes: What a build was given; 0 if nothing was built.
+        fits_memory: Whether the graph fitted into that; else the build was slow.
         seconds: How long it took.
     """
 
@@ -66,11 +69,28 @@ class IndexState:
         name: Its name, in the schema of the spaces.
         valid: Complete, and kept up to date by inserts.
         operator_class: What distance it is for.
+        bytes: Its size.
     """
 
     name: str
     valid: bool
     operator_class: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalogued:
+    """What the catalogue knows of a space, at the same price however many vectors it has."""
+
+    about_vectors: int
+    indexes: tuple[IndexState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    vectors: int = 0
+    memory_bytes: int = 0
+    fits_memory: bool = True
 
 
 def index_name(space: Space) -> str:
@@ -85,10 +105,20 @@ def operator_class(space: Space) -> str:
 
 def index_states(connection: psycopg.Connection[Any], space: Space) -> tuple[IndexState, ...]:
     """Return every HNSW index on a space's vectors."""
-    rows = connection.execute(
-        _statements("find_vector_indexes"), {"table": ".".join(space.table)}
-    ).fetchall()
-    return tuple(IndexState(*row) for row in rows)
+    return _catalogued(connection, [space])[space.id].indexes
+
+
+def _catalogued(
+    connection: psycopg.Connection[Any], spaces: Sequence[Space]
+) -> dict[int, _Catalogued]:
+    tables = [".".join(space.table) for space in spaces]
+    rows = connection.execute(_statements("find_vector_indexes"), {"tables": tables}).fetchall()
+    found = {space.id: _Catalogued(0, ()) for space in spaces}
+    for place, about_vectors, *index in rows:
+        id_ = spaces[place - 1].id
+        states = () if index[0] is None else (IndexState(*index),)
+        found[id_] = _Catalogued(about_vectors, found[id_].indexes + states)
+    return found
 
 
 def is_fit(space: Space, states: tuple[IndexState, ...]) -> bool:
@@ -110,35 +140,48 @@ def maintain_vector_indexes(
         database: Where the spaces are.
         collected: How many vectors were deleted from each just before.
     """
+    started = time.monotonic()
+    with database.transaction() as connection:
+        spaces = [space for space in spaces_in(connection) if space.state != "retired"]
+        found = _catalogued(connection, spaces)
+        due = {
+            space.id
+            for space in spaces
+            if _needed(connection, space, found[space.id].indexes, collected) != "none"
+        }
     return tuple(
-        _maintain(database, space, collected)
-        for space in list_spaces(database)
-        if space.state != "retired"
+        _mend(database, space, collected)
+        if space.id in due
+        else _report(space, found[space.id], "none", _Build(), started)
+        for space in spaces
     )
 
 
-def _maintain(database: Database, space: Space, collected: int) -> VectorIndexReport:
+def _mend(database: Database, space: Space, collected: int) -> VectorIndexReport:
     started = time.monotonic()
+    build = _Build()
     with database.session() as connection, _building(connection, space):
-        vectors = _count(connection, "count_vectors", embeddings=space.table)
-        memory_bytes, fits = _memory(space, vectors)
-        action = _needed(connection, space, vectors, collected)
-        if action == "none":
-            action = "repaired" if _drop_leftovers(connection, space) else "none"
-        else:
-            _build(connection, space, memory_bytes)
-        size = connection.execute(
-            _statements("index_bytes"), {"index": f"{space.table[0]}.{index_name(space)}"}
-        ).fetchone()
-        valid = vectors == 0 or is_fit(space, index_states(connection, space))
+        action = _needed(connection, space, index_states(connection, space), collected)
+        if action != "none":
+            _drop_leftovers(connection, space)
+            fit = is_fit(space, index_states(connection, space))
+            if action == "rebuilt" or (not fit and _count(connection, space, most=1)):
+                build = _build(connection, space)
+        found = _catalogued(connection, [space])[space.id]
+    return _report(space, found, action, build, started)
+
+
+def _report(
+    space: Space, found: _Catalogued, action: str, build: _Build, started: float
+) -> VectorIndexReport:
     return VectorIndexReport(
         space=space.name,
-        vectors=vectors,
+        vectors=build.vectors or found.about_vectors,
         action=action,
-        valid=valid,
-        index_bytes=int(size[0] or 0) if size else 0,
-        memory_bytes=memory_bytes,
-        fits_memory=fits,
+        valid=not build.vectors or is_fit(space, found.indexes),
+        index_bytes=sum(one.bytes for one in found.indexes if one.name == index_name(space)),
+        memory_bytes=build.memory_bytes,
+        fits_memory=build.fits_memory,
         seconds=time.monotonic() - started,
     )
 
@@ -166,64 +209,87 @@ def _try_lock(connection: psycopg.Connection[Any], key: tuple[int, int]) -> bool
     return bool(row and row[0])
 
 
-def _needed(connection: psycopg.Connection[Any], space: Space, vectors: int, collected: int) -> str:
-    states = index_states(connection, space)
-    if not vectors:
-        return "none"
-    if not states:
-        return "built"
-    if not is_fit(space, states):
+def _needed(
+    connection: psycopg.Connection[Any],
+    space: Space,
+    states: tuple[IndexState, ...],
+    collected: int,
+) -> str:
+    fit = is_fit(space, states)
+    if fit and collected:
+        # As many vectors as make what was collected a small share; no more are counted.
+        enough = math.ceil(collected / _REBUILD_SHARE) - collected
+        if 0 < _count(connection, space, most=enough) < enough:
+            return "rebuilt"
+    if len(states) > fit:
         return "repaired"
-    return "rebuilt" if collected > _REBUILD_SHARE * (vectors + collected) else "none"
+    return "built" if not fit and _count(connection, space, most=1) else "none"
 
 
-def _build(connection: psycopg.Connection[Any], space: Space, memory_bytes: int) -> None:
+def _build(connection: psycopg.Connection[Any], space: Space) -> _Build:
     """Build a new index beside the old, then let it take the old one's name at once."""
     schema, _ = space.table
-    final, fresh = index_name(space), f"{index_name(space)}_new"
-    _drop_leftovers(connection, space)
+    final, fresh, old = (f"{index_name(space)}{suffix}" for suffix in ("", "_new", "_old"))
     fit = bool(index_states(connection, space))
+    vectors = _count(connection, space)
+    memory_bytes = _memory_bytes(space, vectors)
     connection.execute(
-        "select set_config('maintenance_work_mem', %s, false),"
-        " set_config('max_parallel_maintenance_workers', %s, false)",
-        (f"{memory_bytes // 1024}kB", str(max(1, (os.cpu_count() or 2) - 1))),
+        _statements("set_building"),
+        {"memory": f"{memory_bytes // 1024}kB", "workers": max(1, (os.cpu_count() or 2) - 1)},
     )
-    connection.execute(
-        _statements(
-            "build_vector_index",
-            index=fresh,
-            embeddings=space.table,
-            operator_class=operator_class(space),
+    with _notices(connection) as notices:
+        connection.execute(
+            _statements(
+                "build_vector_index",
+                index=fresh,
+                embeddings=space.table,
+                operator_class=operator_class(space),
+            )
         )
-    )
-    old = f"{final}_old"
     with connection.transaction():
         if fit:
             connection.execute(_statements("rename_vector_index", index=(schema, final), name=old))
         connection.execute(_statements("rename_vector_index", index=(schema, fresh), name=final))
     connection.execute(_statements("drop_vector_index", index=(schema, old)))
     connection.execute(_statements("analyze_vectors", embeddings=space.table))
+    return _Build(vectors, memory_bytes, not any(_SPILLED in notice for notice in notices))
 
 
-def _drop_leftovers(connection: psycopg.Connection[Any], space: Space) -> int:
-    """Drop every index but the one that is fit, and return how many there were."""
+@contextmanager
+def _notices(connection: psycopg.Connection[Any]) -> Iterator[list[str]]:
+    """Collect what the server says meanwhile."""
+    said: list[str] = []
+
+    def listen(notice: psycopg.errors.Diagnostic) -> None:
+        said.append(notice.message_primary or "")
+
+    connection.add_notice_handler(listen)
+    try:
+        yield said
+    finally:
+        connection.remove_notice_handler(listen)
+
+
+def _drop_leftovers(connection: psycopg.Connection[Any], space: Space) -> None:
+    """Drop every index but the one that is fit."""
     schema, _ = space.table
     states = index_states(connection, space)
     kept = {index_name(space)} if is_fit(space, states) else set()
-    leftovers = [state.name for state in states if state.name not in kept]
-    for name in leftovers:
-        connection.execute(_statements("drop_vector_index", index=(schema, name)))
-    return len(leftovers)
+    for state in states:
+        if state.name not in kept:
+            connection.execute(_statements("drop_vector_index", index=(schema, state.name)))
 
 
-def _memory(space: Space, vectors: int) -> tuple[int, bool]:
-    """Return what to give a build, and whether the whole graph fits into it."""
+def _memory_bytes(space: Space, vectors: int) -> int:
+    """Return what to give a build: room for the whole graph, up to a bound."""
     width = {"halfvec": 2, "vector": 4}[space.precision] * space.model.dimensions
-    graph = vectors * (width + _LINKS * _GRAPH_BYTES_PER_LINK + 200)
-    wanted = max(_LEAST_MEMORY_BYTES, graph * 5 // 4)
-    return min(wanted, _MOST_MEMORY_BYTES), wanted <= _MOST_MEMORY_BYTES
+    graph = vectors * (width + _GRAPH_BYTES_PER_VECTOR)
+    return min(max(_LEAST_MEMORY_BYTES, graph * 5 // 4), _MOST_MEMORY_BYTES)
 
 
-def _count(connection: psycopg.Connection[Any], name: str, **identifiers: tuple[str, ...]) -> int:
-    row = connection.execute(_statements(name, **identifiers)).fetchone()
+def _count(connection: psycopg.Connection[Any], space: Space, *, most: int | None = None) -> int:
+    """Count a space's vectors, but look at no more than so many."""
+    row = connection.execute(
+        _statements("count_vectors_up_to", embeddings=space.table), {"most": most}
+    ).fetchone()
     return int(row[0]) if row else 0

@@ -151,6 +151,34 @@ def test_an_index_with_many_dead_entries_is_rebuilt_beside_the_old(
     assert_answers(kb)
 
 
+def test_a_build_that_outgrows_its_memory_says_so(
+    kb: KnowledgeBase, administrator: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    administrator.execute(
+        "insert into kb_space.embedding_1 select sha256(n::text::bytea),"
+        " (select array_agg(sin(n * d)) from generate_series(1, 384) d)::halfvec(384)"
+        " from generate_series(1, 1500) n"
+    )
+    administrator.execute(f"drop index {INDEX}")
+    (report,) = maintain_vector_indexes(kb.database)
+    assert (report.action, report.vectors, report.fits_memory) == ("built", 1530, True)
+    administrator.execute(f"drop index {INDEX}")
+    monkeypatch.setattr("kb_assets.index.vectors._LEAST_MEMORY_BYTES", 1 << 20)
+    monkeypatch.setattr("kb_assets.index.vectors._MOST_MEMORY_BYTES", 1 << 20)
+    (report,) = maintain_vector_indexes(kb.database)
+    assert (report.action, report.fits_memory, report.memory_bytes) == ("built", False, 1 << 20)
+    assert_answers(kb)
+
+
+def test_no_vector_is_looked_at_when_nothing_is_to_be_done(
+    kb: KnowledgeBase, administrator: psycopg.Connection
+) -> None:
+    administrator.execute("revoke select on kb_space.embedding_1 from kb_writer")
+    (report,) = maintain_vector_indexes(kb.database)
+    assert (report.action, report.vectors, report.valid) == ("none", 30, True)
+    assert report.index_bytes > 0
+
+
 def test_a_narrow_filter_still_returns_as_many_hits_as_there_are(
     kb: KnowledgeBase,
     folder: Path,
