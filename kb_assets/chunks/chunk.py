@@ -14,7 +14,8 @@ class Chunk:
             heading of the chunk's own section.
         byte_start: First byte, in the UTF-8 encoding of the normalised text.
         byte_end: First byte after it.
-        token_count: Tokens of `text`, exact, in the encoding of the split's settings.
+        token_count: Tokens of `text` in the encoding of the split's settings: exact if chunks
+            are measured in tokens, else estimated from its bytes.
     """
 
     ordinal: int

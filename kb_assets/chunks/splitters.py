@@ -20,7 +20,7 @@ from kb_assets.chunks.tokens import (
     EncodingName,
     Ruler,
     TokenRuler,
-    count_tokens,
+    estimate_tokens,
 )
 from kb_assets.errors import SettingsError
 
@@ -48,7 +48,7 @@ class SplitSettings:
         overlap: About how much a chunk repeats of the end of the one before, in `unit`. Less
             where that keeps a block, a sentence or a word whole; nothing across a heading.
         unit: Exact tokens of `encoding`, or Unicode code points.
-        encoding: Whose tokens are counted, here and in `Chunk.token_count`.
+        encoding: Whose tokens are counted.
 
     Raises:
         SettingsError: Size or overlap is out of range.
@@ -117,6 +117,7 @@ def _chunks(
         position_byte += len(text[position : span.start].encode())
         position = span.start
         part = text[span.start : span.end]
-        tokens = span.size if settings.unit == "tokens" else count_tokens(part, settings.encoding)
-        byte_end = position_byte + len(part.encode())
+        size_bytes = len(part.encode())
+        tokens = span.size if settings.unit == "tokens" else estimate_tokens(size_bytes)
+        byte_end = position_byte + size_bytes
         yield Chunk(ordinal, part, path, position_byte, byte_end, tokens)

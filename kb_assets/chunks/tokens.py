@@ -14,6 +14,7 @@ from rs_bpe.bpe import openai
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
 _SAMPLE_CHARACTERS = 1024
+_BYTES_PER_TOKEN = 3
 
 
 class Ruler(Protocol):
@@ -51,6 +52,15 @@ def _tokenizer(encoding: EncodingName) -> _Tokenizer:
 def count_tokens(text: str, encoding: EncodingName = "cl100k_base") -> int:
     """Return how many tokens OpenAI's encoding makes of a text; special tokens are plain text."""
     return _tokenizer(encoding).count(text)
+
+
+def estimate_tokens(size_bytes: int) -> int:
+    """Return about how many tokens a text of so many bytes has, rather too many than too few.
+
+    Prose has about four bytes to a token in English, and three or fewer in most scripts that are
+    not Latin.
+    """
+    return -(-size_bytes // _BYTES_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ _CHUNK = {
     "input_hash": "SHA-256 of the text that is embedded for it: the key of its vector",
     "byte_start": "Where it starts in the revision's text, in UTF-8 bytes",
     "byte_end": "Where it ends",
-    "token_count": "Tokens in it, exactly",
+    "token_count": "Tokens in it: exact if chunks are measured in tokens, else estimated",
     "heading_path": "The headings it stands under, outermost first",
     "text": "The span itself",
 }
