@@ -1,4 +1,6 @@
-"""The worker's side of `isolation.py`: `python -m kb_assets.isolated function seconds bytes`.
+"""The worker's side of `isolation.py`: `python -m kb_assets.isolated seconds bytes`.
+
+It is told what to call, and then what to call it with; later, perhaps, to call something else.
 
 It caps itself. Before each item it sets a timer whose signal nobody handles: the kernel ends
 the process on time, in whatever code it hangs. When its parent is gone its pipe is at its
@@ -22,6 +24,7 @@ OUT_OF_MEMORY = 71
 """Exit status of a worker whose item needed more memory than it may have."""
 
 _LENGTH_BYTES = 8
+_CALL, _ITEM = b"c", b"i"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,28 +70,45 @@ def read_frame(pipe: IO[bytes]) -> bytes | None:
     return frame if len(frame) == length else None
 
 
-def serve(function: str, seconds: float, memory_bytes: int) -> None:
+def call_frame(function: str) -> bytes:
+    """Return the request to call `package.module:name` from now on."""
+    return _CALL + function.encode()
+
+
+def item_frame(item: object) -> bytes:
+    """Return the request to call the function with an item."""
+    return _ITEM + pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def serve(seconds: float, memory_bytes: int) -> None:
     """Answer requests until there are no more.
 
-    The first frame sent says why the function cannot be called; it is empty if it can.
+    The answer to what shall be called says why that cannot be; it is empty if it can.
     """
     requests, replies = _take_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     logging.getLogger().addHandler(logging.NullHandler())
-    try:
-        call = _find(function)
-        _cap(memory_bytes)
-    except Exception as error:
-        write_frame(replies, f"{type(error).__name__}: {error}".encode())
-        return
-    write_frame(replies, b"")
+    call: Callable[[Any], Any] = _nothing
     while (request := read_frame(requests)) is not None:
-        write_frame(replies, _reply(call, request, seconds))
+        if request.startswith(_ITEM):
+            write_frame(replies, _reply(call, memoryview(request)[1:], seconds))
+            continue
+        try:
+            call = _find(request[1:].decode())
+            _cap(memory_bytes)
+        except Exception as error:
+            write_frame(replies, f"{type(error).__name__}: {error}".encode())
+            return
+        write_frame(replies, b"")
 
 
-def _reply(call: Callable[[Any], Any], request: bytes, seconds: float) -> bytes:
+def _nothing(item: object) -> None:
+    raise RuntimeError("An item came before what shall be called.")
+
+
+def _reply(call: Callable[[Any], Any], request: memoryview, seconds: float) -> bytes:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         reply = attempt(lambda frame: _pickled(call(pickle.loads(frame))), request)
@@ -132,4 +152,4 @@ def _cap(memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    serve(float(sys.argv[1]), int(sys.argv[2]))

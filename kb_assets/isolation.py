@@ -4,41 +4,28 @@ Parsers written in C read what strangers wrote. One that hangs, eats memory or c
 cost one document and not the run. This is protection from accidents, and no sandbox: the
 worker has the rights of its parent, though not its environment, where secrets are.
 
-Parent and worker (`isolated.py`) exchange pickles, each after its length, over two pipes.
-The worker is a fresh interpreter and no fork, so that it does not matter how many threads
-the parent has or what its `__main__` is. Two threads of the parent for each worker keep both
-pipes moving, so that neither side can wait for the other for ever.
+Parent and worker (`isolated.py`) exchange pickles, each after its length, over two pipes
+(`processes.py`).
 """
 
-import contextlib
 import os
 import pickle
-import queue
 import signal
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
-from typing import IO, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from kb_assets.errors import DocumentError, PermanentError
-from kb_assets.isolated import OUT_OF_MEMORY, read_frame, write_frame
+from kb_assets.isolated import OUT_OF_MEMORY, call_frame, item_frame
+from kb_assets.processes import MAX_BYTES_IN_FLIGHT, Bounds, Process, idle_process, release
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_ITEMS_IN_FLIGHT = 256
-MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 
 _START_SECONDS = 120.0
-_KEPT_ENVIRONMENT = (
-    *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV"),
-    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
-)
 
 
 class IsolatedWorker(Generic[T, R]):
@@ -59,8 +46,8 @@ class IsolatedWorker(Generic[T, R]):
             memory_bytes: The most address space it may take beyond that of the idle worker.
             processes: How many items are worked on at once.
         """
-        bounds = _Bounds(function, seconds, memory_bytes)
-        self._lanes = [_Lane[R](bounds) for _ in range(processes)]
+        bounds = Bounds(seconds, memory_bytes)
+        self._lanes = [_Lane[R](function, bounds) for _ in range(processes)]
         self._asked: deque[tuple[T, int, _Lane[R]]] = deque()
         self._bytes_asked = 0
 
@@ -111,7 +98,7 @@ class IsolatedWorker(Generic[T, R]):
         """
         asked: list[_Lane[R]] = []
         for item, lane in zip(items, cycle(self._lanes), strict=False):
-            lane.ask(pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
+            lane.ask(item_frame(item))
             asked.append(lane)
         return (lane.answer() for lane in asked)
 
@@ -124,7 +111,7 @@ class IsolatedWorker(Generic[T, R]):
                 item = next(coming)
             except StopIteration:
                 return
-            frame = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+            frame = item_frame(item)
             lane = next(lanes)
             lane.ask(frame)
             self._asked.append((item, len(frame), lane))
@@ -140,19 +127,13 @@ def processes_worth_having() -> int:
     return min(len(os.sched_getaffinity(0)), 8)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    function: str
-    seconds: float
-    memory_bytes: int
-
-
 class _Lane(Generic[R]):
     """One process after the other, and what was asked of it, answered in order."""
 
-    def __init__(self, bounds: _Bounds) -> None:
+    def __init__(self, function: str, bounds: Bounds) -> None:
+        self._function = function
         self._bounds = bounds
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._greeted = False
         self._asked: deque[bytes] = deque()
 
@@ -183,13 +164,15 @@ class _Lane(Generic[R]):
         return cast("R | DocumentError", pickle.loads(reply))
 
     def end(self) -> None:
+        if self._process is not None and self._greeted and not self._asked:
+            release(self._process)
+            self._process = None
         self._asked.clear()
         self._stop()
 
     def _start(self) -> None:
-        bounds = self._bounds
-        arguments = [bounds.function, str(bounds.seconds), str(bounds.memory_bytes)]
-        self._process = _Process([sys.executable, "-P", "-m", "kb_assets.isolated", *arguments])
+        self._process = idle_process(self._bounds)
+        self._process.send(call_frame(self._function))
         self._greeted = False
         for frame in self._asked:
             self._process.send(frame)
@@ -212,7 +195,7 @@ class _Lane(Generic[R]):
             return
         status = self._stop()
         raise PermanentError(
-            f"The worker process for {self._bounds.function} cannot be started.",
+            f"The worker process for {self._function} cannot be started.",
             why=problem.decode() if problem else f"It ended with status {status}.",
             fix="Mend the import; if memory is short, raise limits.parse_memory_bytes.",
         )
@@ -242,101 +225,6 @@ class _Lane(Generic[R]):
             why=f"By {_signal_name(status)}: a broken file, or no memory left on the machine.",
             fix="Save the document again in another program.",
         )
-
-
-class _Process:
-    """A worker process, and the two threads that move frames to and from it."""
-
-    def __init__(self, command: list[str]) -> None:
-        kept = {key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ}
-        path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**kept, "PYTHONPATH": path},
-        )
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._inbox = _Inbox()
-        self._threads = [
-            threading.Thread(target=move, name=f"kb-isolation-{move.__name__}", daemon=True)
-            for move in (self._write, self._read)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def send(self, frame: bytes) -> None:
-        self._outbox.put(frame)
-
-    def receive(self, seconds: float) -> bytes | None:
-        """Return the next frame; None if the process has ended."""
-        return self._inbox.get(seconds)
-
-    def end(self) -> int:
-        """See the process off, and return its exit status; below 0 the signal that ended it."""
-        ended_by_itself = self._inbox.at_end
-        if ended_by_itself:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-        self._process.kill()
-        status = self._process.wait()
-        self._outbox.put(None)
-        self._inbox.close()
-        for thread in self._threads:
-            thread.join()
-        return status
-
-    def _write(self) -> None:
-        pipe = cast("IO[bytes]", self._process.stdin)
-        with contextlib.suppress(OSError), pipe:
-            while (frame := self._outbox.get()) is not None:
-                write_frame(pipe, frame)
-
-    def _read(self) -> None:
-        pipe = cast("IO[bytes]", self._process.stdout)
-        with contextlib.suppress(OSError), pipe:
-            while (frame := read_frame(pipe)) is not None:
-                self._inbox.put(frame)
-        self._inbox.finish()
-
-
-class _Inbox:
-    """Frames that were received and not yet asked for, bounded by their bytes."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._frames: deque[bytes] = deque()
-        self._bytes = 0
-        self._closed = False
-        self.at_end = False
-
-    def put(self, frame: bytes) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._bytes < MAX_BYTES_IN_FLIGHT or self._closed)
-            self._frames.append(frame)
-            self._bytes += len(frame)
-            self._changed.notify_all()
-
-    def get(self, seconds: float) -> bytes | None:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._frames or self.at_end, seconds):
-                raise TimeoutError
-            if not self._frames:
-                return None
-            frame = self._frames.popleft()
-            self._bytes -= len(frame)
-            self._changed.notify_all()
-            return frame
-
-    def finish(self) -> None:
-        with self._changed:
-            self.at_end = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 def _signal_name(status: int) -> str:

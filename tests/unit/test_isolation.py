@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -5,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -14,6 +16,7 @@ from kb_assets.documents.parse import ParsedDocument
 from kb_assets.errors import DocumentError, PermanentError
 from kb_assets.isolated import attempt
 from kb_assets.isolation import IsolatedWorker
+from kb_assets.processes import kept_processes
 from tests.unit.hostile_functions import behave
 
 BEHAVE = "hostile_functions:behave"
@@ -83,6 +86,23 @@ def test_a_bad_item_costs_itself_and_no_other(what: str, argument: object, reaso
 
 def test_memory_within_the_cap_is_granted_again_and_again() -> None:
     assert outcomes([("allocate", 150 * MB)] * 4) == [150 * MB] * 4
+
+
+def test_a_kept_process_is_used_again_for_another_function_and_ends_in_time() -> None:
+    with kept_processes():
+        with worker() as isolated:
+            ((_, first),) = isolated.map([("process", None)])
+        with IsolatedWorker[object, int]("os:getpgid", seconds=60, memory_bytes=256 * MB) as other:
+            ((_, group),) = other.map([first])
+            assert group == os.getpgid(cast(int, first))
+            assert children() == {first}
+        with worker(seconds=61) as isolated:
+            ((_, second),) = isolated.map([("process", None)])
+        assert second != first
+        with worker() as isolated, contextlib.closing(isolated.map([("process", None)] * 3)) as ids:
+            assert next(ids)[1] == first
+        assert children() == {second}
+    assert children() == set()
 
 
 def test_several_processes_share_the_items_and_keep_their_order() -> None:
