@@ -22,6 +22,7 @@ from kb_assets.index.space import (
 from kb_assets.index.story import Story, stories_of
 from kb_assets.index.vectors import VectorIndexReport, maintain_vector_indexes
 from kb_assets.knowledge_base.connections import Connections
+from kb_assets.knowledge_base.garbage import seldom_collected
 from kb_assets.processes import kept_processes
 from kb_assets.retrieval.log import forget_old_queries
 
@@ -155,7 +156,7 @@ class Indexing(Connections):
 
 def index_shard(run: Run, shard: Shard) -> ShardReport:
     """Bring one shard up to date: read, split, embed, publish."""
-    with kept_processes():
+    with kept_processes(), seldom_collected():
         return ShardReport(
             shard=shard,
             read=read_documents(run, shard, recipe_of(run.settings.splitting)),
