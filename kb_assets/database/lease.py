@@ -27,7 +27,6 @@ SHARD_LOCK_CLASS = 0x6B625F73
 """The first key of every shard's advisory lock ("kb_s"); the second is the shard's id."""
 
 _statements = Statements.beside(__file__)
-_FIND_SOURCE = _statements("find_source")
 _ADD_SHARD = _statements("add_shard")
 _FIND_SHARD = _statements("find_shard")
 _PREPARE = _statements("prepare_lease_session")
@@ -137,17 +136,18 @@ def _take(
 
 
 def _find_or_add(connection: psycopg.Connection, shard: Shard) -> tuple[int, int]:
-    source = connection.execute(_FIND_SOURCE, {"name": shard.source}).fetchone()
-    if source is None:
+    named = {
+        "source": shard.source,
+        "slot_low": shard.slot_low,
+        "slot_high": shard.slot_high,
+    }
+    row = connection.execute(_FIND_SHARD, named).fetchone()
+    if row is not None and row[1] is None:
+        connection.execute(_ADD_SHARD, named)
+        row = connection.execute(_FIND_SHARD, named).fetchone()
+    if row is None or row[1] is None:
         raise _no_source(shard)
-    slots = {"source_id": source[0], "slot_low": shard.slot_low, "slot_high": shard.slot_high}
-    row = connection.execute(_FIND_SHARD, slots).fetchone()
-    if row is None:
-        connection.execute(_ADD_SHARD, slots)
-        row = connection.execute(_FIND_SHARD, slots).fetchone()
-    if row is None:
-        raise _no_source(shard)
-    return source[0], row[0]
+    return row[0], row[1]
 
 
 def _lock(

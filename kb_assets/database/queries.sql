@@ -1,14 +1,15 @@
--- name: find_source(name)
-select id from kb.source where name = :name;
-
--- name: add_shard(source_id, slot_low, slot_high)
+-- name: add_shard(source, slot_low, slot_high)
 insert into kb.shard (source_id, slot_low, slot_high)
-values (:source_id, :slot_low, :slot_high)
+select id, :slot_low, :slot_high from kb.source where name = :source
 on conflict (source_id, slot_low, slot_high) do nothing;
 
--- name: find_shard(source_id, slot_low, slot_high)
-select id from kb.shard
-where source_id = :source_id and slot_low = :slot_low and slot_high = :slot_high;
+-- name: find_shard(source, slot_low, slot_high)
+-- The source, and the shard's own row if it has one.
+select s.id, sh.id
+from kb.source s
+left join kb.shard sh
+    on sh.source_id = s.id and sh.slot_low = :slot_low and sh.slot_high = :slot_high
+where s.name = :source;
 
 -- name: prepare_lease_session(lock_timeout)
 -- The connection is idle while the shard's work goes on: no server setting may end it. Raising
