@@ -10,7 +10,8 @@ from sqlalchemy.pool import StaticPool
 
 from kb_assets.database.connect import conninfo, resolve_urls
 from kb_assets.database.migrate import VERSION_TABLE
-from kb_assets.database.schema import SCHEMA, metadata
+from kb_assets.database.names import SCHEMA
+from kb_assets.database.schema import metadata
 from kb_assets.settings import Settings
 
 MIGRATION_LOCK = 0x6B625F6D69677261

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
 
 from kb_assets.database.connect import check_server, conninfo, unavailable_when_lost
+from kb_assets.database.names import SCHEMA, SPACE_SCHEMA
 from kb_assets.database.row_security import is_protected, protect_rows, protect_vectors
-from kb_assets.database.schema import SCHEMA, SPACE_SCHEMA
 from kb_assets.errors import DatabaseRefusedError, SchemaError
 
 if TYPE_CHECKING:
@@ -179,6 +178,8 @@ def _run(migrator_url: str, command: "Callable[[Config], None]") -> None:
 @contextmanager
 def _causes() -> Iterator[None]:
     """Tell SQLAlchemy's errors as what they come from."""
+    from sqlalchemy.exc import DBAPIError
+
     try:
         yield
     except DBAPIError as error:

@@ -33,10 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
+from kb_assets.database.names import SCHEMA
 from kb_assets.database.row_security import protect_rows
-
-SCHEMA = "kb"
-SPACE_SCHEMA = "kb_space"
 
 metadata = MetaData(
     schema=SCHEMA,

@@ -16,6 +16,7 @@ colon in a comment at the end of a line (put comments on lines of their own).
 """
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,7 +57,7 @@ class Statements:
     @classmethod
     def beside(cls, module_file: str) -> "Statements":
         """Return the statements of `queries.sql` in a module's folder; pass `__file__`."""
-        return cls(Path(module_file).with_name("queries.sql"))
+        return _of_file(Path(module_file).with_name("queries.sql"))
 
     @property
     def names(self) -> frozenset[str]:
@@ -86,6 +87,12 @@ class Statements:
             if place:
                 parts.append(_part(identifiers[place]))
         return Composed(parts)
+
+
+@cache
+def _of_file(file: Path) -> Statements:
+    """Read a file once: several modules of a folder share it."""
+    return Statements(file)
 
 
 def _part(value: str | tuple[str, ...] | Composable) -> Composable:

@@ -7,7 +7,7 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from kb_assets.database import schema
-from kb_assets.database.schema import SPACE_SCHEMA
+from kb_assets.database.names import SPACE_SCHEMA
 
 _DOCUMENT = {
     "id": "The document, for as long as its source has it",

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from kb_assets.database.bulk import copy_rows
 from kb_assets.database.connect import Database
 from kb_assets.database.lease import Lease
-from kb_assets.database.schema import SCHEMA
+from kb_assets.database.names import SCHEMA
 from kb_assets.database.statements import Statements
 from kb_assets.documents.batch import Batch, Parsed
 from kb_assets.documents.normalise import normalise

@@ -10,8 +10,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from kb_assets.database.connect import Database
+from kb_assets.database.names import SPACE_SCHEMA
 from kb_assets.database.row_security import protect_vectors
-from kb_assets.database.schema import SPACE_SCHEMA
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.embedder import Model
 from kb_assets.errors import SettingsError

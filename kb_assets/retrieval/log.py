@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from kb_assets.database.bulk import copy_rows
 from kb_assets.database.connect import Database
-from kb_assets.database.schema import SCHEMA
+from kb_assets.database.names import SCHEMA
 from kb_assets.database.statements import Statements
 from kb_assets.errors import DatabaseUnavailableError
 from kb_assets.retrieval.cache.keys import filters_json
