@@ -46,12 +46,14 @@ class Batch:
     Attributes:
         touched: Read, and as they were.
         reverted: Back to what readers see.
+        moved: Known under another path until now, with the ids of their documents.
         parsed: To become new revisions.
         refused: To be quarantined.
     """
 
     touched: list[Read] = field(default_factory=list)
     reverted: list[Read] = field(default_factory=list)
+    moved: list[tuple[Read, int]] = field(default_factory=list)
     parsed: list[Parsed] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
@@ -60,7 +62,8 @@ class Batch:
         """All of which the content is known."""
         parsed = [one.read for one in self.parsed]
         refused = [one.read for one in self.refused if one.read is not None]
-        return [*self.touched, *self.reverted, *parsed, *refused]
+        moved = [read for read, _ in self.moved]
+        return [*self.touched, *self.reverted, *moved, *parsed, *refused]
 
     @property
     def candidates(self) -> list[Candidate]:

@@ -4,6 +4,7 @@ import hashlib
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any
@@ -14,6 +15,7 @@ from kb_assets.database.binary import NULL, field
 from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.lease import Lease
 from kb_assets.database.statements import Statements
+from kb_assets.documents.moves import Moves
 from kb_assets.documents.plan import Candidate, State
 from kb_assets.documents.source import Entry
 from kb_assets.fingerprints import Shard
@@ -108,6 +110,15 @@ class Absence:
     unseen: tuple[int, ...]
     lost: tuple[int, ...]
 
+    def without(self, found: AbstractSet[int]) -> "Absence":
+        """Return what is absent but for documents that were found elsewhere."""
+        return Absence(
+            live=self.live,
+            moved=tuple(id_ for id_ in self.moved if id_ not in found),
+            unseen=tuple(id_ for id_ in self.unseen if id_ not in found),
+            lost=tuple(id_ for id_ in self.lost if id_ not in found),
+        )
+
     def withheld(self, max_share: float) -> tuple[int, ...]:
         """Return the lost ones if they are so large a share of the live ones that it looks wrong.
 
@@ -154,6 +165,12 @@ class Listing:
         with self._connection.cursor("to_read", withhold=True) as cursor:
             cursor.itersize = _PAGE
             yield from map(_candidate, cursor.execute(_statements("find_to_read"), named))
+
+    def moves(self, recipe_id: int) -> Moves:
+        """Return the documents of the shard that may turn up under another path."""
+        named = self._named | {"recipe_id": recipe_id}
+        rows = self._connection.execute(_statements("find_movable"), named)
+        return Moves((id_, path, State(hash_, recipe_id)) for id_, path, hash_ in rows)
 
     def absence(self) -> Absence:
         """Return what the shard had and the listing does not show."""

@@ -67,6 +67,27 @@ from listing l
 where d.source_id = :source_id and d.path = l.path and l.own
     and (d.missing_since is not null or d.vanished_at is not null);
 
+-- name: find_movable(source_id, slot_low, slot_high, recipe_id)
+-- Documents of the shard that are not listed, were read under this recipe, and are no puzzle.
+select d.id, d.path, v.content_hash
+from kb.document d
+join kb.document_version v on v.document_id = d.id and v.recipe_id = :recipe_id
+where d.source_id = :source_id and d.slot >= :slot_low and d.slot < :slot_high
+    and d.vanished_at is null
+    and not exists (select from listing l where l.path = d.path)
+    and not exists (select from kb.quarantine q where q.document_id = d.id);
+
+-- name: move_documents(document_ids, paths, slots)
+update kb.document d
+set path = u.path, slot = u.slot, missing_since = null
+from unnest(:document_ids ::bigint[], :paths ::text[], :slots ::smallint[])
+    as u (document_id, path, slot)
+where d.id = u.document_id;
+
+-- name: note_change()
+-- What a search finds has other paths now.
+update kb.index_state set generation = generation + 1;
+
 -- name: find_missing(source_id, slot_low, slot_high)
 -- Documents of the shard that are not listed. One is moved, not lost, if its content stands
 -- under a path that is listed now, in this shard or another: a copy elsewhere may be gone as well.

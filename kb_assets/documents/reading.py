@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from kb_assets.documents.batch import Batch, Parsed, Read, Refused
+from kb_assets.documents.moves import Moves
 from kb_assets.documents.parse import ParsedDocument, parse_job
 from kb_assets.documents.plan import Candidate, Decision, State, batches, decide
 from kb_assets.documents.source import Content, DocumentSource
@@ -62,9 +63,11 @@ class Reader:
         settings: SourceSettings,
         limits: LimitSettings,
         recipe_id: int,
+        moves: Moves | None = None,
     ) -> None:
         self._source = source
         self._recipe_id = recipe_id
+        self._moves = moves or Moves(())
         self._threads = ThreadPoolExecutor(READS_AT_ONCE) if settings.in_object_store else None
         self._worker = IsolatedWorker[_Job, ParsedDocument](
             "kb_assets.documents.parse:parse_job",
@@ -112,6 +115,10 @@ class Reader:
             self.bytes_read += len(content.content)
             state = State(content_hash(content.content, content.sidecar), self._recipe_id)
             read = Read(candidate, content.token, state)
+            known = self._moves.take(candidate, state)
+            if known is not None:
+                batch.moved.append((read, known))
+                continue
             match decide(candidate, state):
                 case Decision.TOUCH:
                     batch.touched.append(read)

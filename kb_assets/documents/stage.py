@@ -31,7 +31,8 @@ class ReadReport:
         reverted: Documents whose content is what readers see, so that nothing waits any more.
         quarantined: Documents that could not be read or parsed by this run.
         returned: Documents that had been missed, and are there again.
-        moved: Documents gone from one path whose content stands under another.
+        moved: Documents gone from one path whose content stands under another, now theirs if
+            that is new.
         vanished: Documents gone; they leave search at the next publish.
         withheld: Documents gone, but too many of them: they stay until that is confirmed.
         bytes_read: Bytes of content that were read.
@@ -65,6 +66,8 @@ class _Tally:
     vanished: int = 0
     withheld: int = 0
     bytes_read: int = 0
+    kept: int = 0
+    """Those among the moved that are the same documents still."""
     is_certain: bool = True
     """Whether an equal listing would leave nothing to be done."""
 
@@ -75,14 +78,16 @@ class _Tally:
         self.touched += len(batch.touched)
         self.reverted += len(batch.reverted)
         self.quarantined += len(batch.refused)
+        self.kept += len(batch.moved)
         # What was not read, or changed while it was, is read again next time.
         self.is_certain &= len(batch.read) == len(batch.candidates)
         self.is_certain &= all(one.token == one.candidate.entry.token for one in batch.read)
 
     def report(self, found: int, seconds: float) -> ReadReport:
         read = self.touched + self.added + self.changed + self.reverted + self.quarantined
+        read += self.kept
         counts = dataclasses.asdict(self)
-        del counts["is_certain"]
+        del counts["is_certain"], counts["kept"]
         return ReadReport(found=found, unchanged=found - read, seconds=seconds, **counts)
 
 
@@ -161,17 +166,17 @@ def _bring_up_to_date(
     settings = run.settings.source(lease.shard.source)
     recipe_id = ensure_recipe(run.database, recipe)
     conditions = read_conditions(run.settings, settings, recipe)
-    with (
-        run.database.session() as connection,
-        Reader(source, settings, run.settings.limits, recipe_id) as reader,
-    ):
+    with run.database.session() as connection:
         listing = Listing(connection, lease.shard, source_id=lease.source_id)
         listing.fill(listed)
         tally.returned = listing.welcome_back(lease)
-        for batch in reader.read(listing.to_read(recipe_id, conditions, everything=run.verify)):
-            store.save(batch)
-            tally.add(batch)
-        tally.bytes_read = reader.bytes_read
+        moves = listing.moves(recipe_id)
+        candidates = listing.to_read(recipe_id, conditions, everything=run.verify)
+        with Reader(source, settings, run.settings.limits, recipe_id, moves) as reader:
+            for batch in reader.read(candidates):
+                store.save(batch)
+                tally.add(batch)
+            tally.bytes_read = reader.bytes_read
         _mark_absent(run, store, listing.absence(), tally)
     return tally
 
@@ -181,5 +186,6 @@ def _mark_absent(run: Run, store: DocumentStore, absence: Absence, tally: _Tally
     withheld = () if run.confirm_deletes else absence.withheld(guard)
     gone = absence.unseen if withheld else (*absence.unseen, *absence.lost)
     store.mark_absent(vanished=(*absence.moved, *gone), withheld=withheld)
-    tally.moved, tally.vanished, tally.withheld = len(absence.moved), len(gone), len(withheld)
+    tally.moved = tally.kept + len(absence.moved)
+    tally.vanished, tally.withheld = len(gone), len(withheld)
     tally.is_certain &= not withheld

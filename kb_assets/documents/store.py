@@ -174,6 +174,7 @@ class DocumentStore:
                     strict=True,
                 )
             )
+            self._move_documents(connection, batch)
             ids = self._add_documents(connection, batch, revisions)
             self._save_versions(connection, batch, ids)
             self._drop_pending(connection, batch)
@@ -227,13 +228,29 @@ class DocumentStore:
             connection.execute(_statements("mark_vanished"), {"ids": list(vanished)})
             connection.execute(_statements("mark_missing"), {"ids": list(withheld)})
 
+    def _move_documents(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+        """Give documents their new paths; readers find them there at once."""
+        if not batch.moved:
+            return
+        paths = [read.candidate.entry.path for read, _ in batch.moved]
+        connection.execute(
+            _statements("move_documents"),
+            {
+                "document_ids": [id_ for _, id_ in batch.moved],
+                "paths": paths,
+                "slots": [slot(path) for path in paths],
+            },
+        )
+        connection.execute(_statements("note_change"))
+
     def _add_documents(
         self, connection: psycopg.Connection[Any], batch: Batch, revisions: dict[str, int]
     ) -> dict[str, int]:
         """Return the id of each document by its path; new ones get theirs now."""
         candidates = batch.candidates
         ids = {c.entry.path: c.document_id for c in candidates if c.document_id is not None}
-        new = [candidate for candidate in candidates if candidate.document_id is None]
+        ids |= {read.candidate.entry.path: id_ for read, id_ in batch.moved}
+        new = [candidate for candidate in candidates if candidate.entry.path not in ids]
         if new:
             reserved = _reserve(connection, "reserve_document_ids", len(new))
             paths = [candidate.entry.path for candidate in new]

@@ -38,7 +38,7 @@ class ShardForecast:
         changed: Documents that would get a new revision.
         unchanged: Documents that would stay as they are.
         quarantined: Documents that could not be read or parsed.
-        gone: Documents that would leave search, moved ones included.
+        gone: Documents that would leave search.
         withheld: Those among them that the mass-delete guard would keep until confirmed.
         bytes_read: Bytes of content that may have changed.
         chunks: Chunks of the new revisions.
@@ -110,22 +110,26 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
     conditions = read_conditions(run.settings, settings, recipe)
     source = open_source(settings, run.settings.root)
     source_id = find_source(run.database, settings.name) or -1
-    added = changed = quarantined = touched = chunks = 0
+    added = changed = quarantined = chunks = 0
+    moved: set[int] = set()
     with ExitStack() as stack:
         listing_connection = stack.enter_context(run.database.session())
         listing = Listing(listing_connection, shard, source_id=source_id)
         listed = stack.enter_context(Listed(source.entries(), shard))
         listing.fill(listed)
-        reader = stack.enter_context(Reader(source, settings, run.settings.limits, recipe_id))
+        moves = listing.moves(recipe_id)
+        reader = stack.enter_context(
+            Reader(source, settings, run.settings.limits, recipe_id, moves)
+        )
         candidates = listing.to_read(recipe_id, conditions, everything=run.verify)
         for batch in reader.read(candidates):
             new = sum(one.read.candidate.document_id is None for one in batch.parsed)
             added += new
             changed += len(batch.parsed) - new
             quarantined += len(batch.refused)
-            touched += len(batch.touched) + len(batch.reverted)
+            moved |= {id_ for _, id_ in batch.moved}
             chunks += _note_texts(run, connection, batch)
-        absence = listing.absence()
+        absence = listing.absence().without(moved)
     return ShardForecast(
         shard=shard.key,
         found=listed.found,

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from kb_assets.chunks.plan import recipe_of
+from kb_assets.documents.stage import read_documents
+from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
 
 
@@ -48,10 +51,10 @@ def test_edit_delete_and_rename(knowledge_base: KnowledgeBase, folder: Path) -> 
     (folder / "topic-02.md").unlink()
     (folder / "topic-03.md").rename(folder / "renamed.md")
     report = knowledge_base.index().shards[0]
-    assert (report.read.changed, report.read.added) == (1, 1)
+    assert (report.read.changed, report.read.added) == (1, 0)
     assert (report.read.vanished, report.read.moved) == (1, 1)
     assert report.embedded[0].embedded == 1
-    assert report.published.removed == 2
+    assert report.published.removed == 1
 
     assert knowledge_base.search("wombats")[0].path == "topic-01.md"
     paths = {hit.path for hit in knowledge_base.search("subject1 subject2 subject3", limit=100)}
@@ -59,3 +62,35 @@ def test_edit_delete_and_rename(knowledge_base: KnowledgeBase, folder: Path) -> 
         "renamed.md"
     }
     assert knowledge_base.status().is_settled
+
+
+def test_a_renamed_document_is_the_same_document(
+    knowledge_base: KnowledgeBase, folder: Path
+) -> None:
+    twin = (folder / "topic-04.md").read_text()
+    (folder / "twin.md").write_text(twin)
+    (folder / "twin.txt").write_text(twin)
+    knowledge_base.index()
+    before = documents(knowledge_base)
+    (folder / "deeper").mkdir()
+    for name in ("topic-03.md", "topic-04.md", "twin.md"):
+        (folder / name).rename(folder / "deeper" / name)
+    (folder / "twin.txt").rename(folder / "other.rst")
+    run = knowledge_base.run()
+    read = read_documents(run, Shard("notes"), recipe_of(run.settings.splitting))
+    assert (read.moved, read.added, read.unchanged) == (4, 1, 18)
+    assert knowledge_base.search("all about subject3")[0].path == "deeper/topic-03.md"
+    report = knowledge_base.index().shards[0]
+    assert (report.published.published, report.published.removed) == (1, 1)
+    after = documents(knowledge_base)
+    twins = {"topic-04.md", "twin.md"}
+    assert after["deeper/topic-03.md"] == before["topic-03.md"]
+    assert {after[f"deeper/{name}"] for name in twins} == {before[name] for name in twins}
+    assert after["other.rst"] not in before.values()
+    assert before.keys() - after.keys() == {"topic-03.md", *twins, "twin.txt"}
+
+
+def documents(knowledge_base: KnowledgeBase) -> dict[str, tuple[int, int]]:
+    with knowledge_base.reader.transaction() as connection:
+        rows = connection.execute("select path, id, live_revision_id from kb.document").fetchall()
+    return {path: (id_, revision) for path, id_, revision in rows}
