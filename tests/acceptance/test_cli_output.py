@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.acceptance.command_line import COMMAND, REPOSITORY, CommandLine, write
+from tests.tiny_model import DIMENSIONS, write_model
 
 LIGHT = """
 import sys
@@ -33,6 +34,36 @@ def test_help_loads_nothing_it_does_not_need(bare: CommandLine) -> None:
     assert "...\n" not in told.out.partition("Commands:")[2]
     for code in (10, 11, 12, 13, 75, 130):
         assert f"{code} " in told.out
+
+
+LIGHT_SEARCH = """
+import sys
+from kb_assets.cli import main
+code = main(["search", "owls"])
+heavy = {"alembic", "dagster", "duckdb", "huggingface_hub", "onnx", "openai", "pandas", "pyarrow",
+         "pypdfium2", "sqlalchemy", "torch", "trafilatura", "transformers"}
+sys.exit(", ".join(sorted(heavy & set(sys.modules))) or code)
+"""
+
+
+def test_a_search_by_the_local_model_loads_nothing_it_does_not_need(
+    kb: CommandLine, tmp_path: Path
+) -> None:
+    kb.variables |= {
+        "KB_EMBEDDING__PROVIDER": "local",
+        "KB_EMBEDDING__MODEL": str(write_model(tmp_path / "model")),
+        "KB_EMBEDDING__DIMENSIONS": str(DIMENSIONS),
+    }
+    kb.must("index")
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT_SEARCH],
+        cwd=kb.folder,
+        env=kb.environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["provider"] == "local"
 
 
 def test_every_command_has_help_and_the_common_options(bare: CommandLine) -> None:

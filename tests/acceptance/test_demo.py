@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.command_line import REPOSITORY, CommandLine, variables_of
 from tests.servers.openai_server import OpenAIServer
+from tests.tiny_model import DIMENSIONS, write_model
 
 COPIED = ("kb.toml", "dagster.yaml", "workspace.yaml", "samples")
 
@@ -80,8 +81,12 @@ def test_the_openai_demo_sends_every_text_once(
     assert len(sent) == len(set(sent))
 
 
-def test_the_local_demo_embeds_on_this_machine(demo: Callable[..., str]) -> None:
-    stand_ins = f"{REPOSITORY}:{REPOSITORY / 'tests' / 'stand_ins'}"
-    printed = demo(KB_EMBEDDING__PROVIDER="local", PYTHONPATH=stand_ins)
+def test_the_local_demo_embeds_on_this_machine(demo: Callable[..., str], tmp_path: Path) -> None:
+    printed = demo(
+        KB_EMBEDDING__PROVIDER="local",
+        KB_EMBEDDING__MODEL=f"{write_model(tmp_path / 'model')}@int8",
+        KB_EMBEDDING__DIMENSIONS=str(DIMENSIONS),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
     three_searches(printed)
     assert "share words with the question" not in printed
