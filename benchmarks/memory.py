@@ -67,12 +67,16 @@ class Peaks:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._look()
 
     def _watch(self) -> None:
-        me = psutil.Process()
         while not self._stop.wait(0.5):
-            for process in [me, *me.children(recursive=True)]:
-                self._look_at(process, "this process" if process == me else "worker")
+            self._look()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            self._look_at(process, "this process" if process == me else "worker")
 
     def _look_at(self, process: psutil.Process, role: str) -> None:
         try:
