@@ -14,8 +14,6 @@ import argparse
 import hashlib
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +24,12 @@ import numpy
 
 from benchmarks.generated_index import DIMENSIONS, VectorSpace
 from benchmarks.record import Row, record
-from benchmarks.slow_provider import vector_of
+from benchmarks.slow_provider import running, vector_of
 from kb_assets import KnowledgeBase
 from kb_assets.chunks.plan import recipe_of
 from kb_assets.chunks.stage import chunk_documents
 from kb_assets.database.bulk import copy_encoded
+from kb_assets.database.embedded import leave_embedded
 from kb_assets.documents.stage import read_documents
 from kb_assets.documents.store import ensure_source
 from kb_assets.embeddings.embedder import Vectors
@@ -63,6 +62,7 @@ def opened(embedding: str = "") -> Iterator[KnowledgeBase]:
             kb.upgrade()
             yield kb
     finally:
+        leave_embedded(kb.settings.home_folder)
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -187,28 +187,10 @@ def hnsw_build() -> list[Row]:
     return [row]
 
 
-@contextmanager
-def slow_server() -> Iterator[str]:
-    """A provider in a process of its own; yields its address."""
-    folder = Path(tempfile.mkdtemp(prefix="kb-components-server-"))
-    port = folder / "port"
-    command = [sys.executable, "-m", "benchmarks.slow_provider", port, str(REQUEST_SECONDS)]
-    server = subprocess.Popen(command)
-    try:
-        while not port.exists():
-            assert server.poll() is None, "the server did not start"
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port.read_text()}/v1"
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def embedding_over_http() -> list[Row]:
     reports: list[EmbedReport] = []
     for _ in range(BUILDS):
-        with slow_server() as address:
+        with running(REQUEST_SECONDS) as address:
             reports.append(_embed_over_http(address))
     report = sorted(reports, key=lambda one: one.seconds)[BUILDS // 2]
     fewest = -(-TEXTS // PER_REQUEST)

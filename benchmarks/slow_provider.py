@@ -8,9 +8,14 @@ the text (`vector_of`), so that what was stored can be told from what should hav
 
 import base64
 import json
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +42,28 @@ def _items() -> list[bytes]:
 def vector_of(text: str) -> numpy.ndarray:
     """Return what the provider gives for a text."""
     return _stock()[zlib.crc32(text.encode()) % _KINDS]
+
+
+@contextmanager
+def running(seconds: float) -> Iterator[str]:
+    """Run a provider in a process of its own; yields its address.
+
+    Args:
+        seconds: What each request takes.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="kb-slow-provider-"))
+    port = folder / "port"
+    command = [sys.executable, "-m", "benchmarks.slow_provider", port, str(seconds)]
+    server = subprocess.Popen(command)
+    try:
+        while not port.exists():
+            assert server.poll() is None, "the server did not start"
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port.read_text()}/v1"
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
