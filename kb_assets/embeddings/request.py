@@ -12,7 +12,7 @@ not quarantine good texts:
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -32,10 +32,12 @@ class Text:
     """A text to embed.
 
     Attributes:
+        input_hash: The key of its vector.
         text: The input text, without the model's prefix.
         tokens: Its length in tokens, as nearly as is known.
     """
 
+    input_hash: bytes
     text: str
     tokens: int
 
@@ -45,14 +47,14 @@ class EmbeddedBatch:
     """What one request gave; every row is sound.
 
     Attributes:
-        indices: Which texts, by their place in what was passed. Empty if the request
-            was answered, and so charged, but no row of it can be used.
-        vectors: One row for each of `indices`, float32, shape (texts, dimensions).
+        texts: The texts embedded. Empty if the request was answered, and so charged, but no
+            row of it can be used.
+        vectors: One row for each of `texts`, float32, shape (texts, dimensions).
         tokens: What the provider counted for the whole request.
         seconds: How long the request took, the client's own retries included.
     """
 
-    indices: tuple[int, ...]
+    texts: tuple[Text, ...]
     vectors: Vectors
     tokens: int
     seconds: float
@@ -63,11 +65,11 @@ class RefusedText:
     """A text that has no usable vector.
 
     Attributes:
-        index: Which text, by its place in what was passed.
+        text: The text refused.
         error: Why, with a stable `reason`.
     """
 
-    index: int
+    text: Text
     error: TextRefusedError
 
 
@@ -75,20 +77,26 @@ Outcome = EmbeddedBatch | RefusedText
 
 
 def embed_all(
-    embedder: Embedder, texts: Sequence[Text], *, in_flight: int, max_texts: int, max_tokens: int
-) -> Iterator[Outcome]:
-    """Embed texts, and yield what each request gave as it arrives.
+    embedder: Embedder,
+    windows: Iterable[Sequence[Text]],
+    *,
+    in_flight: int,
+    max_texts: int,
+    max_tokens: int,
+) -> Generator[list[Outcome], None, None]:
+    """Embed texts, and yield what the requests gave: each time all that has arrived by then.
 
     Each text is in exactly one outcome, unless an error ends the iteration. The
     model's document prefix is put before each text. At most `in_flight` requests
     are open or answered but not yet consumed: that is what a kill can cost.
 
-    After a provider's error nothing new is sent; requests already open are waited
-    for and yielded, and the error is raised last.
+    After an error nothing new is sent; requests already open are waited for and
+    yielded, and the error is raised last.
 
     Args:
         embedder: Whom to ask.
-        texts: A window of a few thousand at most: their vectors are held in memory.
+        windows: The texts, as many at a time as are planned together; the next ones are taken
+            when the last request of a window is open.
         in_flight: How many requests may be open at once.
         max_texts: The most texts in a request.
         max_tokens: The most tokens in a request.
@@ -96,28 +104,27 @@ def embed_all(
     Raises:
         ProviderRefusedError: The provider refuses, or refuses every text.
         ProviderUnavailableError: The provider went on failing.
+        KbError: `windows` raised it.
     """
-    counts = [text.tokens for text in texts]
-    batches = plan_batches(counts, max_texts=max_texts, max_tokens=max_tokens)
-    waiting = deque(_Task(tuple(batch)) for batch in batches)
-    asking = _Asking(embedder, texts)
-    failure: KbError | None = None
+    asking = _Asking(embedder)
+    waiting = _Waiting(iter(windows), max_texts, max_tokens)
     open_requests: set[Future[_Results]] = set()
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="embed")
     try:
-        while open_requests or (waiting and failure is None):
-            while waiting and failure is None and len(open_requests) < in_flight:
-                open_requests.add(pool.submit(asking.ask, waiting.popleft()))
-            done = wait(open_requests, return_when=FIRST_COMPLETED).done
-            failure = failure or next(filter(None, (each.result().failure for each in done)), None)
-            arrived = next(iter(done))
-            waiting.extendleft(reversed(arrived.result().follow_up))
-            yield from arrived.result().outcomes
-            open_requests.remove(arrived)
+        while True:
+            while len(open_requests) < in_flight and (task := waiting.next()):
+                open_requests.add(pool.submit(asking.ask, task))
+            if not open_requests:
+                break
+            arrived = wait(open_requests, return_when=FIRST_COMPLETED).done
+            results = [request.result() for request in arrived]
+            waiting.take_note(results)
+            yield [outcome for result in results for outcome in result.outcomes]
+            open_requests -= arrived
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    if failure is not None:
-        raise failure
+    if waiting.failure is not None:
+        raise waiting.failure
 
 
 def embed_query(embedder: Embedder, query: str) -> Vectors:
@@ -137,12 +144,12 @@ def embed_query(embedder: Embedder, query: str) -> Vectors:
 class _Task:
     """Texts for one request; `again` if they were asked for already and gave bad rows."""
 
-    indices: tuple[int, ...]
+    texts: tuple[Text, ...]
     again: bool = False
 
     def halves(self) -> list["_Task"]:
-        middle = len(self.indices) // 2
-        return [_Task(self.indices[:middle]), _Task(self.indices[middle:])]
+        middle = len(self.texts) // 2
+        return [_Task(self.texts[:middle]), _Task(self.texts[middle:])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +159,46 @@ class _Results:
     failure: KbError | None = None
 
 
+class _Waiting:
+    """What is still to be asked: nothing more once something has failed."""
+
+    def __init__(self, windows: Iterator[Sequence[Text]], max_texts: int, max_tokens: int) -> None:
+        self.failure: KbError | None = None
+        self._windows = windows
+        self._max_texts = max_texts
+        self._max_tokens = max_tokens
+        self._tasks: deque[_Task] = deque()
+
+    def next(self) -> _Task | None:
+        """Return the next request, planned now if need be; None if there is none."""
+        while self.failure is None and not self._tasks:
+            try:
+                window = next(self._windows, None)
+            except KbError as error:
+                self.failure = error
+                break
+            if window is None:
+                break
+            self._plan(window)
+        return None if self.failure or not self._tasks else self._tasks.popleft()
+
+    def take_note(self, results: Sequence[_Results]) -> None:
+        """Put what is to be asked next before everything else, unless something failed."""
+        for result in results:
+            self.failure = self.failure or result.failure
+            self._tasks.extendleft(reversed(result.follow_up))
+
+    def _plan(self, window: Sequence[Text]) -> None:
+        counts = [text.tokens for text in window]
+        for batch in plan_batches(counts, max_texts=self._max_texts, max_tokens=self._max_tokens):
+            self._tasks.append(_Task(tuple(window[index] for index in batch)))
+
+
 class _Asking:
     """One call of `embed_all`: what its threads share."""
 
-    def __init__(self, embedder: Embedder, texts: Sequence[Text]) -> None:
+    def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._texts = texts
         self._prefix = embedder.model.document_prefix
         self._works = False
         self._probing = threading.Lock()
@@ -166,20 +207,17 @@ class _Asking:
         """Make one request, and say what it gave and what is to be asked next."""
         started = time.monotonic()
         try:
-            answer = _answer(self._embedder, [self._input(index) for index in task.indices])
+            answer = _answer(self._embedder, [self._prefix + text.text for text in task.texts])
         except TextRefusedError as error:
             return self._refused(task, error)
         except KbError as error:
             return _Results(failure=error)
         return self._received(task, answer, time.monotonic() - started)
 
-    def _input(self, index: int) -> str:
-        return self._prefix + self._texts[index].text
-
     def _received(self, task: _Task, answer: Answer, seconds: float) -> _Results:
         model = self._embedder.model
         try:
-            check_shape(answer, len(task.indices), model)
+            check_shape(answer, len(task.texts), model)
         except TextRefusedError as error:
             paid = _nothing_usable(model.dimensions, answer.tokens, seconds)
             return self._refused(task, error, [paid])
@@ -187,29 +225,31 @@ class _Asking:
             paid = _nothing_usable(model.dimensions, answer.tokens, seconds)
             return _Results([paid], failure=error)
         faults = faults_of(answer.vectors)
-        good = [row for row in range(len(task.indices)) if row not in faults]
+        good = [row for row in range(len(task.texts)) if row not in faults]
         self._works = self._works or bool(good)
-        indices = tuple(task.indices[row] for row in good)
-        batch = EmbeddedBatch(indices, answer.vectors[good], answer.tokens, seconds)
-        bad = {task.indices[row]: refusal(fault, model) for row, fault in faults.items()}
+        texts = tuple(task.texts[row] for row in good) if faults else task.texts
+        vectors = answer.vectors[good] if faults else answer.vectors
+        batch = EmbeddedBatch(texts, vectors, answer.tokens, seconds)
+        bad = [(task.texts[row], refusal(fault, model)) for row, fault in faults.items()]
         if bad and not task.again:
-            return _Results([batch], [_Task(tuple(bad), again=True)])
+            return _Results([batch], [_Task(tuple(text for text, _ in bad), again=True)])
         return self._given_up(bad, [batch])
 
     def _refused(
         self, task: _Task, error: TextRefusedError, paid: Sequence[Outcome] = ()
     ) -> _Results:
-        if len(task.indices) > 1:
+        if len(task.texts) > 1:
             return _Results(paid, task.halves())
         if error.reason == "wrong_count" and not task.again:
-            return _Results(paid, [_Task(task.indices, again=True)])
-        return self._given_up({task.indices[0]: error}, paid)
+            return _Results(paid, [_Task(task.texts, again=True)])
+        return self._given_up([(task.texts[0], error)], paid)
 
-    def _given_up(self, refused: dict[int, TextRefusedError], paid: Sequence[Outcome]) -> _Results:
+    def _given_up(
+        self, refused: Sequence[tuple[Text, TextRefusedError]], paid: Sequence[Outcome]
+    ) -> _Results:
         if refused and (failure := self._fault_of_provider()):
             return _Results(paid, failure=failure)
-        texts = [RefusedText(index, error) for index, error in refused.items()]
-        return _Results([*paid, *texts])
+        return _Results([*paid, *(RefusedText(text, error) for text, error in refused)])
 
     def _fault_of_provider(self) -> KbError | None:
         """Try the harmless text, unless something was embedded already."""

@@ -15,7 +15,7 @@ from kb_assets.database.row_security import protect_vectors
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.embedder import Model
 from kb_assets.errors import SettingsError
-from kb_assets.fingerprints import settings_fingerprint
+from kb_assets.fingerprints import Shard, settings_fingerprint
 
 Precision = Literal["halfvec", "vector"]
 
@@ -61,6 +61,21 @@ class Space:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ShardSpace:
+    """A space as one shard finds it.
+
+    Attributes:
+        space: The space.
+        is_configured: Whether it is that of the settings' model.
+        has_work: Whether documents or refused texts wait, or an earlier run left claims behind.
+    """
+
+    space: Space
+    is_configured: bool
+    has_work: bool
+
+
 def space_fingerprint(model: Model, precision: Precision) -> bytes:
     """Return what a space is known by; where the model is served does not matter."""
     return settings_fingerprint(
@@ -89,6 +104,30 @@ def find_space(database: Database, model: Model, precision: Precision) -> Space 
             _statements("find_space"), {"fingerprint": space_fingerprint(model, precision)}
         ).fetchone()
     return None if row is None else _space(row)
+
+
+def spaces_for(
+    database: Database, shard: Shard, model: Model, precision: Precision, conditions: bytes
+) -> list[ShardSpace]:
+    """Return the space that answers, and that of a model, if there are such.
+
+    Args:
+        database: Where to look.
+        shard: Whose documents may wait.
+        model: The one of the settings.
+        precision: How its numbers are stored.
+        conditions: Texts refused under others wait as well.
+    """
+    named = {
+        "fingerprint": space_fingerprint(model, precision),
+        "conditions": conditions,
+        "source": shard.source,
+        "slot_low": shard.slot_low,
+        "slot_high": shard.slot_high,
+    }
+    with database.transaction() as connection:
+        rows = connection.execute(_statements("find_work"), named).fetchall()
+    return [ShardSpace(_space(row), row[10], row[11]) for row in rows]
 
 
 def spaces_in(connection: psycopg.Connection[Any]) -> tuple[Space, ...]:

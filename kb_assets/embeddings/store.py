@@ -1,39 +1,26 @@
 """Vectors in PostgreSQL: stored once for each text, claimed before they are paid for."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
+from psycopg.errors import UniqueViolation
 
-from kb_assets.database.bulk import copy_rows
+from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.connect import Database
 from kb_assets.database.lease import SHARD_LOCK_CLASS, Lease
 from kb_assets.database.statements import Statements
 from kb_assets.documents.normalise import normalise
 from kb_assets.embeddings.embedder import Vectors
+from kb_assets.embeddings.encoding import Hashes, bind_hashes, vector_rows
+from kb_assets.embeddings.request import Text
 from kb_assets.embeddings.space import Space
 from kb_assets.errors import TextRefusedError
 from kb_assets.fingerprints import input_text
 
 _statements = Statements.beside(__file__)
-
-
-@dataclass(frozen=True, slots=True)
-class WantedText:
-    """A text that has no vector in a space.
-
-    Attributes:
-        number: Its place among the wanted ones.
-        input_hash: The key of its vector.
-        text: What is embedded.
-        tokens: About how many tokens it has.
-    """
-
-    number: int
-    input_hash: bytes
-    text: str
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,57 +54,62 @@ class WantedTexts:
     ) -> None:
         self._connection = connection
         self._space = space
-        self._conditions = conditions
         self._named: dict[str, Any] = {
             "source_id": lease.source_id,
             "slot_low": lease.shard.slot_low,
             "slot_high": lease.shard.slot_high,
             "space_id": space.id,
+            "conditions": conditions,
         }
 
     def find(self, *, everything: bool) -> tuple[int, int]:
-        """Find them, and return how many texts and tokens they are.
+        """Find them; return how many distinct texts wait in the shard, and how many are wanted.
 
         Texts that were refused under other conditions are wanted again.
 
         Args:
             everything: Also look at what is published already.
         """
-        under = {"conditions": self._conditions}
-        self._connection.execute(_statements("drop_wanted"))
         self._connection.execute(_statements("create_wanted"))
-        self._connection.execute(
+        row = self._connection.execute(
             _statements("find_wanted", embeddings=self._space.table),
-            self._named | under | {"everything": everything},
-        )
-        self._connection.execute(
-            _statements("find_refused", embeddings=self._space.table),
-            {"space_id": self._space.id} | under,
-        )
-        row = self._connection.execute(_statements("count_wanted")).fetchone()
+            self._named | {"everything": everything},
+        ).fetchone()
         assert row is not None
-        return int(row[0]), int(row[1])
+        waiting, wanted, some_refused = row
+        if some_refused:
+            wanted += self._connection.execute(
+                _statements("find_refused", embeddings=self._space.table),
+                {"space_id": self._space.id, "conditions": self._named["conditions"]},
+            ).rowcount
+        return waiting, wanted
 
-    def count_all(self) -> int:
-        """Return how many distinct texts wait in the shard, had or wanted."""
-        row = self._connection.execute(_statements("count_texts"), self._named).fetchone()
+    def count_tokens(self) -> int:
+        """Return about how many tokens they have together."""
+        row = self._connection.execute(_statements("count_tokens")).fetchone()
         assert row is not None
         return int(row[0])
 
-    def windows(self, size: int) -> Iterator[list[WantedText]]:
-        """Yield them in the order of their documents, at most `size` at a time."""
-        after = 0
+    def windows(self, first: int, most: int) -> Iterator[list[Text]]:
+        """Yield them in the order of their documents, more and more at a time.
+
+        Args:
+            first: How many come first, at most, so that requests begin soon.
+            most: How many come at once at most.
+        """
+        after, limit = 0, first
+        cursor = self._connection.cursor(binary=True)
         while True:
-            rows = self._connection.execute(
-                _statements("read_wanted"), {"after": after, "limit": size}
-            ).fetchall()
-            if not rows:
+            named = {"after": after, "limit": limit}
+            rows = cursor.execute(_statements("read_wanted"), named).fetchall()
+            if rows:
+                yield [
+                    Text(hash_, input_text(title, path, text), tokens)
+                    for _, hash_, title, path, text, tokens in rows
+                ]
+            if len(rows) < limit:
                 return
-            after = rows[-1][0]
-            yield [
-                WantedText(number, hash_, input_text(title, path, text), tokens)
-                for number, hash_, title, path, text, tokens in rows
-            ]
+            after, limit = rows[-1][0], min(2 * limit, most)
 
 
 class VectorStore:
@@ -134,85 +126,71 @@ class VectorStore:
             "fence": lease.fence,
         }
 
-    def drop_void_claims(self) -> None:
-        """Forget claims of the shard's runs that are over."""
-        with self._database.transaction() as connection:
-            self._lease.guard(connection)
-            connection.execute(
-                _statements("drop_void_claims"),
-                {"shard_id": self._lease.shard_id, "fence": self._lease.fence},
-            )
-
     def claim(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Claim texts, and return those that are ours to pay for."""
-        named = self._claimant | {"conditions": self._conditions}
-        with self._database.transaction() as connection:
-            self._lease.guard(connection)
-            rows = connection.execute(
-                _statements("claim", embeddings=self._space.table),
-                named | {"hashes": list(hashes), "lock_class": SHARD_LOCK_CLASS},
-            ).fetchall()
-            claimed = [hash_ for (hash_,) in rows]
-            answered = connection.execute(
-                _statements("drop_answered_claims", embeddings=self._space.table),
-                named | {"hashes": claimed},
-            ).fetchall()
-        return set(claimed) - {hash_ for (hash_,) in answered}
+        named = self._claimant | {"hashes": Hashes(hashes)}
+        with self._transaction() as connection:
+            claimed = connection.execute(_statements("claim"), named).rowcount
+            ours = set(hashes)
+            if claimed < len(ours):
+                connection.execute(
+                    _statements("take_over_claims"), named | {"lock_class": SHARD_LOCK_CLASS}
+                )
+                rows = connection.execute(_statements("find_claimed"), named).fetchall()
+                ours = {hash_ for (hash_,) in rows}
+            # Whoever had claimed them before stored vectors first and let go then: a statement
+            # that begins after the claim is made sees them.
+            answered = ours & self._answered(connection, hashes)
+            if answered:
+                named["hashes"] = Hashes(sorted(answered))
+                connection.execute(_statements("release_claims"), named)
+        return ours - answered
 
     def answered_elsewhere(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return those texts that need no vector from us any more."""
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                _statements("answered_elsewhere", embeddings=self._space.table),
-                {
-                    "space_id": self._space.id,
-                    "hashes": list(hashes),
-                    "conditions": self._conditions,
-                },
-            ).fetchall()
-        return {hash_ for (hash_,) in rows}
+            bind_hashes(connection)
+            return self._answered(connection, hashes)
 
-    def release(self, hashes: Sequence[bytes]) -> None:
-        """Give claims up."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                _statements("release_claims"), self._claimant | {"hashes": list(hashes)}
-            )
+    def add(self, hashes: Sequence[bytes], vectors: Vectors, *calls: Call) -> None:
+        """Store what a provider answered, and write down what it cost.
 
-    def add(self, hashes: Sequence[bytes], vectors: Vectors, call: Call) -> None:
-        """Store what a provider answered, release the claims, and write down the cost.
+        The claims stay until the stage ends: who wants a text looks for its vector first.
 
         Args:
             hashes: One for each row of `vectors`.
             vectors: Shape (texts, dimensions).
-            call: What it took.
+            calls: What each request took.
         """
-        with self._database.transaction() as connection:
-            self._lease.guard(connection)
-            self._record(connection, call)
-            connection.execute(_statements("create_incoming", vector_type=self._space.vector_type))
-            copy_rows(
-                connection,
-                "incoming",
-                ["input_hash", "vector"],
-                ["bytea", self._space.precision],
-                zip(hashes, vectors, strict=True),
-            )
-            connection.execute(_statements("add_vectors", embeddings=self._space.table))
-            connection.execute(
-                _statements("release_from_quarantine"),
-                {"space_id": self._space.id, "hashes": list(hashes)},
-            )
-            connection.execute(
-                _statements("release_claims"), self._claimant | {"hashes": list(hashes)}
-            )
+        try:
+            self._add(hashes, vectors, calls, some_exist=False)
+        except UniqueViolation:
+            self._add(hashes, vectors, calls, some_exist=True)
+
+    def _add(
+        self, hashes: Sequence[bytes], vectors: Vectors, calls: Sequence[Call], *, some_exist: bool
+    ) -> None:
+        space, columns = self._space, ("input_hash", "vector")
+        rows = vector_rows(hashes, vectors, space.precision)
+        with self._transaction() as connection:
+            some_refused = self._record(connection, calls)
+            if some_exist:
+                connection.execute(_statements("create_incoming", vector_type=space.vector_type))
+                copy_encoded(connection, "incoming", columns, [rows])
+                connection.execute(_statements("add_vectors", embeddings=space.table))
+            elif hashes:
+                copy_encoded(connection, space.table, columns, [rows])
+            if some_refused:
+                connection.execute(
+                    _statements("release_from_quarantine"),
+                    {"space_id": space.id, "hashes": Hashes(hashes)},
+                )
 
     def refuse(self, refused: Sequence[tuple[bytes, TextRefusedError]]) -> None:
-        """Quarantine texts that have no usable vector."""
-        hashes = [hash_ for hash_, _ in refused]
-        with self._database.transaction() as connection:
-            self._lease.guard(connection)
-            self._record(connection, Call(len(hashes), 0, 0.0, 0.0, "refused"))
+        """Quarantine texts that have no usable vector, and release their claims."""
+        hashes = Hashes([hash_ for hash_, _ in refused])
+        with self._transaction() as connection:
+            self._record(connection, [Call(1, 0, 0.0, 0.0, "refused") for _ in refused])
             connection.execute(
                 _statements("quarantine_texts"),
                 {
@@ -228,7 +206,7 @@ class VectorStore:
     def record(self, call: Call) -> None:
         """Write a call down that brought nothing."""
         with self._database.transaction() as connection:
-            self._record(connection, call)
+            self._record(connection, [call])
 
     def spent_usd(self) -> float:
         """Return what the run has spent so far, over all its shards."""
@@ -239,17 +217,48 @@ class VectorStore:
         assert row is not None
         return float(row[0])
 
-    def _record(self, connection: psycopg.Connection[Any], call: Call) -> None:
-        connection.execute(
-            _statements("record_call"),
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """Begin a transaction under the lease."""
+        with self._database.transaction() as connection:
+            self._lease.guard(connection)
+            bind_hashes(connection)
+            yield connection
+
+    def _answered(self, connection: psycopg.Connection[Any], hashes: Sequence[bytes]) -> set[bytes]:
+        rows = connection.execute(
+            _statements("find_answered", embeddings=self._space.table),
+            {
+                "space_id": self._space.id,
+                "hashes": Hashes(hashes),
+                "conditions": self._conditions,
+            },
+        ).fetchall()
+        return {hash_ for (hash_,) in rows}
+
+    def _record(self, connection: psycopg.Connection[Any], calls: Sequence[Call]) -> bool:
+        """Write calls down, and return whether any text of the space is in quarantine."""
+        row = connection.execute(
+            _statements("record_calls"),
             {
                 "run_id": self._lease.run_id,
                 "space_id": self._space.id,
                 "source_id": self._lease.source_id,
-                "texts": call.texts,
-                "tokens": call.tokens,
-                "cost_usd": call.cost_usd,
-                "seconds": call.seconds,
-                "outcome": call.outcome,
+                "texts": [call.texts for call in calls],
+                "tokens": [call.tokens for call in calls],
+                "costs_usd": [call.cost_usd for call in calls],
+                "seconds": [call.seconds for call in calls],
+                "outcomes": [call.outcome for call in calls],
             },
+        ).fetchone()
+        assert row is not None
+        return bool(row[0])
+
+
+def release_claims(database: Database, lease: Lease) -> None:
+    """Give up all claims of a shard, those of its earlier runs too, in every space."""
+    with database.transaction() as connection:
+        connection.execute(
+            _statements("release_all_claims"),
+            {"shard_id": lease.shard_id, "fence": lease.fence},
         )

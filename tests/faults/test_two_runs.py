@@ -11,7 +11,7 @@ import pytest
 
 from kb_assets.database.connect import DatabaseUrls
 from kb_assets.embeddings.space import live_space
-from kb_assets.embeddings.store import Call, VectorStore
+from kb_assets.embeddings.store import Call, VectorStore, release_claims
 from kb_assets.errors import ProviderRefusedError
 from kb_assets.fingerprints import Shard, shards_of
 from kb_assets.knowledge_base import KnowledgeBase
@@ -19,7 +19,7 @@ from kb_assets.settings import Settings
 from tests.faults import corpus
 from tests.faults.conftest import openai_vector
 from tests.faults.indexing import IndexingProcess
-from tests.faults.shim import Background, PausingDatabase, wait_until_blocked
+from tests.faults.shim import Background, wait_until_blocked
 from tests.oracle import assert_same_index, assert_sound, repeated, rows_of
 from tests.servers.openai_server import Fault, OpenAIServer
 
@@ -161,26 +161,42 @@ def test_a_refused_run_gives_its_texts_up_to_the_shard_that_waits_for_them(
     assert repeated(provider.answered_texts) == 0
 
 
+LOW, HIGH = b"a" * 32, b"b" * 32
+
+
 def test_a_text_answered_while_it_is_being_claimed_is_not_asked_for_again(
-    openai_kb: Callable[..., KnowledgeBase], two_shards: list[dict[str, Any]]
+    openai_kb: Callable[..., KnowledgeBase],
+    two_shards: list[dict[str, Any]],
+    database_urls: DatabaseUrls,
 ) -> None:
     kb = openai_kb(sources=two_shards)
     kb.index()
-    hash_ = b"h" * 32
     vector = openai_vector("h")[None, :]
-    with two_stores(kb) as (mine, others):
-        assert others.claim([hash_]) == {hash_}
-        answering = PausingDatabase(kb.settings.database_url, at=1)
-        others._database = answering
-        call = Call(1, 1, 0.0, 0.1, "answered")
-        answer = Background(lambda: others.add([hash_], vector, call))
-        assert answering.about_to_commit.wait(60)
-        claiming = Background(lambda: mine.claim([hash_]))
+    let_go = "delete from kb.embedding_claim where input_hash = %s returning input_hash"
+    with two_stores(kb) as (mine, others), psycopg.connect(database_urls.writer) as holding:
+        others.claim([LOW, HIGH])
+        holding.execute(let_go, [LOW])
+        claiming = Background(lambda: mine.claim([LOW, HIGH]))
         wait_until_blocked(kb)
-        answering.commit.set()
-        answer.result()
-        assert claiming.result() == set()
-        assert mine.answered_elsewhere([hash_]) == {hash_}
+        others.add([HIGH], vector, Call(1, 1, 0.0, 0.1, "answered"))
+        assert rows_of(kb, let_go, HIGH)
+        holding.commit()
+        assert claiming.result() == {LOW}
+        assert mine.answered_elsewhere([LOW, HIGH]) == {HIGH}
+
+
+def test_claims_of_others_are_not_waited_for(
+    openai_kb: Callable[..., KnowledgeBase],
+    two_shards: list[dict[str, Any]],
+    database_urls: DatabaseUrls,
+) -> None:
+    kb = openai_kb(sources=two_shards)
+    kb.index()
+    with two_stores(kb) as (mine, others), psycopg.connect(database_urls.writer) as holding:
+        others.claim([HIGH])
+        holding.execute("select from kb.embedding_claim for update")
+        claiming = Background(lambda: mine.claim([LOW, HIGH]))
+        assert claiming.result() == {LOW}
 
 
 def test_letting_go_of_texts_and_wanting_them_at_once_is_no_deadlock(
@@ -190,21 +206,19 @@ def test_letting_go_of_texts_and_wanting_them_at_once_is_no_deadlock(
 ) -> None:
     kb = openai_kb(sources=two_shards)
     kb.index()
-    low, high = b"a" * 32, b"b" * 32
     lock = "select from kb.embedding_claim where input_hash = %s for update"
     with two_stores(kb) as (mine, others), psycopg.connect(database_urls.writer) as holding:
-        others.claim([high])
-        others.claim([low])
-        with psycopg.connect(database_urls.migrator) as owner:
-            owner.execute("analyze kb.embedding_claim")
-        holding.execute(lock, [low])
-        claiming = Background(lambda: mine.claim([low, high]))
+        others.claim([HIGH])
+        others.claim([LOW])
+        holding.execute(lock, [LOW])
+        release = Background(lambda: release_claims(kb.database, others._lease))
         wait_until_blocked(kb, sessions=1)
-        release = Background(lambda: others.release([low, high]))
+        claiming = Background(lambda: mine.claim([LOW, HIGH]))
         wait_until_blocked(kb, sessions=2)
         holding.rollback()
-        claiming.result()
         release.result()
+        assert claiming.result() == {HIGH}
+        assert mine.claim([LOW]) == {LOW}
 
 
 @contextmanager

@@ -176,10 +176,6 @@ def vector_store(kb: KnowledgeBase, lease: Lease) -> VectorStore:
 HASHES = [bytes([number]) * 32 for number in range(3)]
 
 
-def drop_void_claims(kb: KnowledgeBase, lease: Lease) -> None:
-    vector_store(kb, lease).drop_void_claims()
-
-
 def claim(kb: KnowledgeBase, lease: Lease) -> None:
     vector_store(kb, lease).claim(HASHES)
 
@@ -214,7 +210,6 @@ WRITES: list[tuple[Callable[[KnowledgeBase], None], Callable[[KnowledgeBase, Lea
     (lambda kb: None, record_listing),
     (read, save_chunks),
     (read, quarantine_a_revision),
-    (read_and_split, drop_void_claims),
     (read_and_split, claim),
     (read_and_split, add_vectors),
     (read_and_split, refuse_texts),

@@ -23,6 +23,7 @@ from kb_assets.embeddings.request import (
     embed_query,
 )
 from kb_assets.errors import (
+    CostLimitError,
     KbError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -84,25 +85,26 @@ class Run:
         self.refused: dict[str, TextRefusedError] = {}
         self.tokens = 0
         self.error: KbError | None = None
-        wanted = [Text(text, len(text.split())) for text in texts]
+        wanted = [Text(b"", text, len(text.split())) for text in texts]
         try:
-            for outcome in embed_all(
-                asked, wanted, in_flight=in_flight, max_texts=max_texts, max_tokens=10_000
+            for outcomes in embed_all(
+                asked, [wanted], in_flight=in_flight, max_texts=max_texts, max_tokens=10_000
             ):
-                self._keep(outcome)
+                for outcome in outcomes:
+                    self._keep(outcome)
         except KbError as error:
             self.error = error
 
     def _keep(self, outcome: EmbeddedBatch | RefusedText) -> None:
         if isinstance(outcome, RefusedText):
-            assert self.texts[outcome.index] not in self.refused
-            self.refused[self.texts[outcome.index]] = outcome.error
+            assert outcome.text.text not in self.refused
+            self.refused[outcome.text.text] = outcome.error
             return
-        assert outcome.vectors.shape[0] == len(outcome.indices)
+        assert outcome.vectors.shape[0] == len(outcome.texts)
         self.tokens += outcome.tokens
-        for index, vector in zip(outcome.indices, outcome.vectors, strict=True):
-            assert self.texts[index] not in self.vectors
-            self.vectors[self.texts[index]] = vector
+        for text, vector in zip(outcome.texts, outcome.vectors, strict=True):
+            assert text.text not in self.vectors
+            self.vectors[text.text] = vector
 
     def assert_sound(self, prefix: str = "") -> None:
         """Every vector is that of its text, and no text has both a vector and a refusal."""
@@ -167,12 +169,39 @@ def test_requests_in_flight_are_as_many_as_allowed_and_no_more(server: OpenAISer
 
 
 def test_nothing_is_sent_beyond_what_the_caller_has_taken(server: OpenAIServer):
-    wanted = [Text(text, 3) for text in texts(12)]
-    outcomes = embed_all(embedder(server), wanted, in_flight=3, max_texts=1, max_tokens=100)
-    for _ in range(4):
-        next(outcomes)
-    outcomes.close()
-    assert len(server.requests) <= 4 + 2
+    wanted = [Text(b"", text, 3) for text in texts(12)]
+    answers = embed_all(embedder(server), [wanted], in_flight=3, max_texts=1, max_tokens=100)
+    taken = len(next(answers)) + len(next(answers))
+    time.sleep(0.3)
+    assert len(server.requests) <= taken + 2
+    answers.close()
+
+
+def test_the_next_texts_are_asked_for_while_the_last_answers_are_out(server: OpenAIServer):
+    """A slow answer at the end of one window does not hold the next one up."""
+    server.script(Fault(delay_seconds=0.5))
+    windows = [[Text(b"", text, 3)] for text in texts(6)]
+    answers = embed_all(embedder(server), windows, in_flight=2, max_texts=1, max_tokens=100)
+    arrived = [outcome for outcomes in answers for outcome in outcomes]
+    assert server.most_at_once == 2
+    assert isinstance(arrived[-1], EmbeddedBatch)
+    assert arrived[-1].texts == tuple(windows[0])
+
+
+def test_what_is_out_is_kept_when_the_next_texts_cannot_be_had(server: OpenAIServer):
+    server.always = Fault(delay_seconds=0.1)
+    wanted = [Text(b"", text, 3) for text in texts(3)]
+
+    def windows() -> Iterator[list[Text]]:
+        yield wanted
+        raise CostLimitError("It would cost too much.")
+
+    answers = embed_all(embedder(server), windows(), in_flight=4, max_texts=1, max_tokens=100)
+    arrived = []
+    with pytest.raises(CostLimitError):
+        for outcomes in answers:
+            arrived += outcomes
+    assert len(arrived) == 3
 
 
 # -- what goes away by itself --------------------------------------------------------

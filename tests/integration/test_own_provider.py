@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy
@@ -119,19 +120,20 @@ def settings(name: str, **changes: object) -> EmbeddingSettings:
 
 def run(name: str, texts: list[str]) -> tuple[set[str], dict[str, str]]:
     """Return which texts were embedded, and why others were refused."""
-    wanted = [Text(text, 1) for text in texts]
+    wanted = [Text(b"", text, 1) for text in texts]
     embedded: set[str] = set()
     refused: dict[str, str] = {}
     embedder = open_embedder(settings(name))
-    for outcome in embed_all(embedder, wanted, in_flight=2, max_texts=8, max_tokens=100):
+    answers = embed_all(embedder, [wanted], in_flight=2, max_texts=8, max_tokens=100)
+    for outcome in chain.from_iterable(answers):
         match outcome:
-            case EmbeddedBatch(indices, vectors):
+            case EmbeddedBatch(given, vectors):
                 assert vectors.dtype == numpy.float32
-                for index, vector in zip(indices, vectors, strict=True):
-                    assert vector[0] == len(texts[index])
-                    embedded.add(texts[index])
-            case RefusedText(index, error):
-                refused[texts[index]] = error.reason
+                for text, vector in zip(given, vectors, strict=True):
+                    assert vector[0] == len(text.text)
+                    embedded.add(text.text)
+            case RefusedText(text, error):
+                refused[text.text] = error.reason
     return embedded, refused
 
 
