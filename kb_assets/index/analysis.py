@@ -7,7 +7,8 @@ without spaces between words give pairs of neighbouring characters.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy
 import numpy.typing
@@ -20,7 +21,8 @@ MAX_TERM_CHARACTERS = 100
 """Longer runs of letters are no words, and would not fit into an index."""
 
 # A letter's marks are part of it, for `regex` as for readers of Hindi; not for `re`.
-_RAW = regex.compile(r"(?:(?<![\w-])--?(?=[^\W\d_]))?\w+(?:[.\-'’]\w+)*")  # noqa: RUF001
+_WORDS = r"\w+(?:[.\-'’]\w+)*"  # noqa: RUF001
+_RAW = regex.compile(rf"{_WORDS}|(?<![\w-])--?(?=[^\W\d_]){_WORDS}")
 _POSSESSIVE = regex.compile(r"['’]s$")  # noqa: RUF001
 _APOSTROPHE = regex.compile(r"['’]")  # noqa: RUF001
 _PARTS = regex.compile(r"[\W_]+")
@@ -32,10 +34,10 @@ _UNSPACED = regex.compile(
 )
 
 Integers = numpy.typing.NDArray[numpy.int64]
+Places = numpy.typing.NDArray[numpy.int32]
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """What one run of characters stands for.
 
     Attributes:
@@ -45,6 +47,26 @@ class Features:
 
     words: tuple[str, ...]
     exact: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read in texts, its words not stemmed yet.
+
+    Attributes:
+        texts: How many texts there were.
+        words: Every distinct word.
+        exact: Every distinct term that is to stay as it is.
+        features: Of each word or term that was read, in no order, the place in `words`, or in
+            `exact` after all of those.
+        owners: The text it was read in.
+    """
+
+    texts: int
+    words: tuple[str, ...]
+    exact: tuple[str, ...]
+    features: Places
+    owners: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +91,16 @@ class Occurrences:
 
 def features(raw: str) -> Features:
     """Return what a run of characters, as `raw_tokens` cuts them, stands for."""
-    # What is long is rare, and would fill the memory.
-    return _features(raw) if len(raw) > MAX_TERM_CHARACTERS else _remembered(raw)
+    if raw.isalnum():
+        unspaced = None if raw.isascii() else _UNSPACED.search(raw)
+        if unspaced is None and (tail := raw[1:]) == tail.lower():
+            return Features(_fitting((raw,)), ())
+        if unspaced is not None and len(unspaced[0]) == len(raw):
+            return Features((), _pairs(raw))
+    return _parted(raw)
 
 
-def _features(raw: str) -> Features:
+def _parted(raw: str) -> Features:
     if unspaced := _UNSPACED.findall(raw):
         pairs = tuple(pair for run in unspaced for pair in _pairs(run))
         rest = [part for part in _UNSPACED.split(raw) if part.strip("_-.'’")]  # noqa: RUF001
@@ -89,9 +116,6 @@ def _features(raw: str) -> Features:
     # Written small it would be a word like any other, and is to be found so.
     whole = parts if len(words) > len(parts) else []
     return Features(_fitting([*words, *whole]), ())
-
-
-_remembered = lru_cache(maxsize=262_144)(_features)
 
 
 def raw_tokens(text: str) -> list[str]:
@@ -116,38 +140,86 @@ def terms_of(text: str, stems: Mapping[str, str | None]) -> Iterator[str]:
         yield from _terms(raw, stems)
 
 
-def occurrences(tokens: Sequence[Sequence[str]], stems: Mapping[str, str | None]) -> Occurrences:
+def read(texts: Iterable[str]) -> Reading:
+    """Find words and terms in texts."""
+    tokens = [raw_tokens(text) for text in texts]
+    sizes = numpy.array([len(some) for some in tokens], dtype=numpy.int64)
+    raws = _Places()
+    found = raws.of(chain.from_iterable(tokens), int(sizes.sum()))
+    owners = numpy.repeat(numpy.arange(len(tokens)), sizes)
+    # Lists of strings are all that is kept: objects by the hundred thousand keep the
+    # garbage collector busy.
+    words: list[str] = []
+    exact: list[str] = []
+    word_counts, exact_counts = [], []
+    for raw in raws:
+        made = features(raw)
+        words += made.words
+        exact += made.exact
+        word_counts.append(len(made.words))
+        exact_counts.append(len(made.exact))
+    word_places, exact_places = _Places(), _Places()
+    of_words = _spread(found, owners, word_places.of(words, len(words)), word_counts)
+    of_exact = _spread(found, owners, exact_places.of(exact, len(exact)), exact_counts)
+    return Reading(
+        len(tokens),
+        tuple(word_places),
+        tuple(exact_places),
+        numpy.concatenate([of_words[0], of_exact[0] + len(word_places)], dtype=numpy.int32),
+        numpy.concatenate([of_words[1], of_exact[1]], dtype=numpy.int32),
+    )
+
+
+def occurrences(readings: Sequence[Reading], stems: Mapping[str, str | None]) -> Occurrences:
     """Count terms in texts.
 
     Args:
-        tokens: The `raw_tokens` of each text.
+        readings: What was read in them; at least one, which may be of no texts.
         stems: The stem of each word in them; None for a stop word.
     """
-    many = max(1, len(tokens))
-    raw_ids: dict[str, int] = {}
-    sizes = numpy.array([len(some) for some in tokens], dtype=numpy.int64)
-    ids = numpy.fromiter(
-        (raw_ids.setdefault(raw, len(raw_ids)) for some in tokens for raw in some),
-        numpy.int64,
-        int(sizes.sum()),
-    )
-    term_ids: dict[str, int] = {}
-    expanded = [
-        [term_ids.setdefault(term, len(term_ids)) for term in _terms(raw, stems)] for raw in raw_ids
-    ]
-    widths = numpy.array([len(terms) for terms in expanded], dtype=numpy.int64)
-    flat = numpy.array([term for terms in expanded for term in terms], dtype=numpy.int64)
-    repeats = widths[ids]
-    firsts = numpy.repeat((numpy.cumsum(widths) - widths)[ids], repeats)
-    within = numpy.arange(int(repeats.sum())) - numpy.repeat(
-        numpy.cumsum(repeats) - repeats, repeats
-    )
-    terms = flat[firsts + within]
-    owners = numpy.repeat(numpy.repeat(numpy.arange(len(tokens)), sizes), repeats)
-    lengths = numpy.bincount(owners, minlength=len(tokens)).astype(numpy.int64)
-    keys, counts = numpy.unique(terms * many + owners, return_counts=True)
-    found, texts = numpy.divmod(keys, many)
-    return Occurrences(tuple(term_ids), found, texts, counts.astype(numpy.int64), lengths)
+    places = _Places()
+    texts = 0
+    found, owners = [], []
+    for reading in readings:
+        stemmed = (stems[word] for word in reading.words)
+        terms = [-1 if stem is None else places[stem] for stem in stemmed]
+        terms.extend(map(places.__getitem__, reading.exact))
+        found.append(numpy.array(terms, dtype=numpy.int64)[reading.features])
+        owners.append(reading.owners + texts)
+        texts += reading.texts
+    return _counted(tuple(places), texts, numpy.concatenate(found), numpy.concatenate(owners))
+
+
+def _counted(terms: tuple[str, ...], texts: int, found: Integers, owners: Places) -> Occurrences:
+    kept = found >= 0
+    found, owners = found[kept], owners[kept]
+    lengths = numpy.bincount(owners, minlength=texts).astype(numpy.int64)
+    many = max(1, texts)
+    keys, counts = numpy.unique(found * many + owners, return_counts=True)
+    term_ids, places = numpy.divmod(keys, many)
+    return Occurrences(terms, term_ids, places, counts.astype(numpy.int64), lengths)
+
+
+class _Places(dict[str, int]):
+    """Numbers strings in the order in which they are first asked for."""
+
+    def __missing__(self, key: str) -> int:
+        self[key] = place = len(self)
+        return place
+
+    def of(self, keys: Iterable[str], count: int) -> Integers:
+        return numpy.fromiter(map(self.__getitem__, keys), numpy.int64, count)
+
+
+def _spread(
+    raws: Integers, owners: Integers, made: Integers, counts: Sequence[int]
+) -> tuple[Integers, Integers]:
+    """Put what was made of each run of characters in its place, as often as the run occurs."""
+    widths = numpy.array(counts, dtype=numpy.int64)
+    repeats = widths[raws]
+    shifts = (numpy.cumsum(widths) - widths)[raws] - (numpy.cumsum(repeats) - repeats)
+    at = numpy.arange(int(repeats.sum())) + numpy.repeat(shifts, repeats)
+    return made[at], numpy.repeat(owners, repeats)
 
 
 def _terms(raw: str, stems: Mapping[str, str | None]) -> list[str]:
@@ -166,9 +238,10 @@ def _joined(pieces: Sequence[str], exact: tuple[str, ...] = ()) -> Features:
 
 
 def _fitting(words: Sequence[str]) -> tuple[str, ...]:
-    lowered = (word.lower() for word in words)
-    return tuple(word for word in lowered if word and len(word) <= MAX_TERM_CHARACTERS)
+    return tuple(
+        [low for word in words if word and len(low := word.lower()) <= MAX_TERM_CHARACTERS]
+    )
 
 
-def _pairs(run: str) -> list[str]:
-    return [run[start : start + 2] for start in range(max(1, len(run) - 1))]
+def _pairs(run: str) -> tuple[str, ...]:
+    return tuple(map("".join, pairwise(run))) or (run,)

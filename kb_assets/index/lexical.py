@@ -5,41 +5,33 @@ counted any more; postings of one term are spread over as many rows as there wer
 until they are merged.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy
 import psycopg
 
-from kb_assets.database.bulk import copy_rows
+from kb_assets.database.bulk import copy_encoded, copy_rows
+from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
+from kb_assets.errors import DocumentError
 from kb_assets.fingerprints import input_text
-from kb_assets.index.analysis import (
-    VERSION,
-    Integers,
-    Occurrences,
-    occurrences,
-    raw_tokens,
-    words_of,
-)
-from kb_assets.index.postings import Posting, postings_of
-from kb_assets.index.stems import server_major, stems_of
+from kb_assets.index.analysis import VERSION, Integers, Occurrences, Reading, occurrences, read
+from kb_assets.index.postings import COLUMNS, Posting, encoded, postings_of
+from kb_assets.index.stems import remembered_stems, server_major, stems_of
+from kb_assets.isolation import IsolatedWorker, processes_worth_having
 
 MAX_BATCH_BYTES = 16_000_000
 """Text that is analysed at once; what bounds memory."""
 
+MAX_PIECE_CHARACTERS = 2_000_000
+"""Text that a worker reads at once, so that several have something to do."""
+
 _statements = Statements.beside(__file__)
 
-_POSTING = {
-    "source_id": "int4",
-    "term": "text",
-    "block": "int4",
-    "generation": "int4",
-    "ordinals": "bytea",
-    "counts": "bytea",
-    "lengths": "bytea",
-}
 _DOCUMENT = {
     "source_id": "int4",
     "first_ordinal": "int4",
@@ -64,6 +56,16 @@ class Analysed:
     found: Occurrences
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Chunks that are read at once: the revision and the input text of each."""
+
+    server: int
+    revision_ids: list[int]
+    texts: list[str]
+    is_last: bool
+
+
 def analyser_name(connection: psycopg.Connection[Any], language: str) -> str:
     """Return what a source's terms depend on beside its texts."""
     return f"{VERSION}/{language}/postgres{server_major(connection)}"
@@ -78,13 +80,30 @@ def is_current(connection: psycopg.Connection[Any], source_id: int, language: st
 
 
 def analyse(
-    connection: psycopg.Connection[Any], language: str, revision_ids: Sequence[int]
-) -> Analysed:
-    """Analyse the chunks of revisions; nothing is written."""
-    chunks = connection.execute(
-        _statements("chunks_to_analyse"), {"revision_ids": list(revision_ids)}
-    )
-    return _analysed(connection, language, chunks.fetchall())
+    run: Run, language: str, groups: Iterable[Sequence[int]], *, few: bool
+) -> Generator[Analysed, None, None]:
+    """Analyse the chunks of groups of revisions, one group after the other.
+
+    Nothing is written, and no transaction is open between two groups.
+
+    Args:
+        run: Whose database they are in.
+        language: In which language.
+        groups: Revisions to be analysed together.
+        few: There is so little text that other processes are not worth it. Otherwise they
+            read the next groups while the caller is busy with one.
+    """
+    readings: list[Reading] = []
+    revision_ids: list[int] = []
+    stems: dict[str, str | None] = {}
+    for piece, reading in _readings(run, _pieces(run, groups, cut=not few), few=few):
+        stems |= _stems(run, piece.server, language, reading.words)
+        readings.append(reading)
+        revision_ids += piece.revision_ids
+        if piece.is_last:
+            ids = numpy.array(revision_ids, dtype=numpy.int64)
+            yield Analysed(language, ids, occurrences(readings, stems))
+            readings, revision_ids, stems = [], [], {}
 
 
 def add_revisions(
@@ -140,8 +159,11 @@ def rebuild_source(connection: psycopg.Connection[Any], source_id: int, language
         cursor.itersize = 2000
         cursor.execute(_statements("live_chunks_to_analyse"), {"source_id": source_id})
         for batch in _batches(cursor):
-            analysed = _analysed(connection, language, batch)
-            add_revisions(connection, source_id, analysed, set(analysed.revision_ids.tolist()))
+            reading = read(_texts(batch))
+            found = occurrences([reading], stems_of(connection, language, reading.words))
+            ids = numpy.array([chunk[0] for chunk in batch], dtype=numpy.int64)
+            analysed = Analysed(language, ids, found)
+            add_revisions(connection, source_id, analysed, set(ids.tolist()))
 
 
 def copy_documents(
@@ -159,12 +181,9 @@ def copy_postings(
     postings: Iterable[Posting],
 ) -> None:
     """Store rows as one generation."""
-    rows = (
-        (source_id, row.term, row.block, generation, row.ordinals, row.counts, row.lengths)
-        for row in postings
+    copy_encoded(
+        connection, ("kb", "lexical_posting"), COLUMNS, encoded(source_id, generation, postings)
     )
-    columns, types = list(_POSTING), list(_POSTING.values())
-    copy_rows(connection, ("kb", "lexical_posting"), columns, types, rows)
 
 
 def _advance(
@@ -178,14 +197,64 @@ def _advance(
     return int(row[0]), int(row[1])
 
 
-def _analysed(
-    connection: psycopg.Connection[Any], language: str, chunks: Sequence[tuple[Any, ...]]
-) -> Analysed:
-    tokens = [raw_tokens(input_text(title, headings, text)) for _, title, headings, text in chunks]
-    words = words_of({raw for some in tokens for raw in some})
-    found = occurrences(tokens, stems_of(connection, language, words))
-    revision_ids = numpy.array([row[0] for row in chunks], dtype=numpy.int64)
-    return Analysed(language, revision_ids, found)
+def _stems(run: Run, server: int, language: str, words: Sequence[str]) -> dict[str, str | None]:
+    found = remembered_stems(server, language, words)
+    if len(found) == len(words):
+        return found
+    with run.database.transaction() as connection:
+        return stems_of(connection, language, words)
+
+
+def _pieces(run: Run, groups: Iterable[Sequence[int]], *, cut: bool) -> Iterator[_Piece]:
+    """Yield the chunks of groups of revisions, each group in one piece or more."""
+    for group in groups:
+        with run.database.transaction() as connection:
+            named = {"revision_ids": list(group)}
+            chunks = connection.execute(_statements("chunks_to_analyse"), named).fetchall()
+            server = server_major(connection)
+        revision_ids = [chunk[0] for chunk in chunks]
+        texts = _texts(chunks)
+        edges = _edges(texts) if cut else [0, len(texts)]
+        for start, end in pairwise(edges):
+            is_last = end == len(texts)
+            yield _Piece(server, revision_ids[start:end], texts[start:end], is_last)
+
+
+def _edges(texts: Sequence[str]) -> list[int]:
+    edges, size = [0], 0
+    for place, text in enumerate(texts):
+        if size > MAX_PIECE_CHARACTERS:
+            edges.append(place)
+            size = 0
+        size += len(text)
+    return [*edges, len(texts)]
+
+
+def _readings(run: Run, pieces: Iterable[_Piece], *, few: bool) -> Iterator[tuple[_Piece, Reading]]:
+    if few:
+        for piece in pieces:
+            yield piece, read(piece.texts)
+        return
+    asked: deque[_Piece] = deque()
+
+    def texts() -> Iterator[list[str]]:
+        for piece in pieces:
+            asked.append(piece)
+            yield piece.texts
+
+    with IsolatedWorker[list[str], Reading](
+        f"{read.__module__}:{read.__name__}",
+        seconds=run.settings.limits.parse_seconds,
+        memory_bytes=run.settings.limits.parse_memory_bytes,
+        processes=processes_worth_having(),
+    ) as worker:
+        for some, made in worker.map(texts()):
+            # A process that was ended, whatever by, costs time only.
+            yield asked.popleft(), read(some) if isinstance(made, DocumentError) else made
+
+
+def _texts(chunks: Iterable[tuple[Any, ...]]) -> list[str]:
+    return [input_text(title, headings, text) for _, title, headings, text in chunks]
 
 
 def _batches(chunks: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:

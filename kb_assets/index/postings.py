@@ -5,10 +5,11 @@ ordinals, three little-endian arrays of one length: the low 16 bits of the ordin
 how often the term occurs there (at most 255), and how many terms the chunk has (at most 65,535).
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy
 
@@ -18,13 +19,21 @@ BLOCK_BITS = 16
 MOST_COUNTED = 255
 LONGEST = 65_535
 
+COLUMNS = ("source_id", "term", "block", "generation", "ordinals", "counts", "lengths")
+
 ORDINAL_TYPE = numpy.dtype("<u2")
 COUNT_TYPE = numpy.dtype("u1")
 LENGTH_TYPE = numpy.dtype("<u2")
 
+# Values that stand side by side in a row, each after its length; the last is the next one's.
+_HEAD = struct.Struct("!hiii").pack
+_PLACE = struct.Struct("!iiiii").pack
+_LENGTH = struct.Struct("!i").pack
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+_PIECES_AT_ONCE = 50_000
+
+
+class Posting(NamedTuple):
     """One row."""
 
     term: str
@@ -71,6 +80,27 @@ def merged(rows: Iterable[Posting], new_ordinals: Integers | None) -> Iterator[P
             kept = places >= 0
             places, counts, lengths = places[kept], counts[kept], lengths[kept]
         yield from _rows((term,), numpy.zeros(len(places), numpy.int64), places, counts, lengths)
+
+
+def encoded(source_id: int, generation: int, rows: Iterable[Posting]) -> Iterator[bytes]:
+    """Return rows of `COLUMNS` as binary COPY takes them, many at a time."""
+    pieces: list[bytes] = []
+    for term, block, ordinals, counts, lengths in rows:
+        name = term.encode()
+        pieces += (
+            _HEAD(len(COLUMNS), 4, source_id, len(name)),
+            name,
+            _PLACE(4, block, 4, generation, len(ordinals)),
+            ordinals,
+            _LENGTH(len(counts)),
+            counts,
+            _LENGTH(len(lengths)),
+            lengths,
+        )
+        if len(pieces) >= _PIECES_AT_ONCE:
+            yield b"".join(pieces)
+            pieces.clear()
+    yield b"".join(pieces)
 
 
 def _rows(

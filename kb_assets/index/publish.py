@@ -6,6 +6,7 @@ column, `document.live_revision_id`, and it changes together with everything beh
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ MAX_DOCUMENTS = 1000
 MAX_TEXT_BYTES = 16_000_000
 """The most text one transaction publishes, unless a single document has more."""
 
+_WORTH_WORKERS_BYTES = 4_000_000
+"""With less text, other processes gain nothing."""
+
 _statements = Statements.beside(__file__)
 
 
@@ -41,6 +45,7 @@ class PublishReport:
         replaced: Documents whose new revision took the place of an older one.
         removed: Documents that left, because their source no longer has them.
         waiting: Documents that wait on, because texts of theirs have no vectors yet.
+        lexical_seconds: How much of the time words took: analysing and storing them.
         seconds: How long it took.
     """
 
@@ -48,6 +53,7 @@ class PublishReport:
     replaced: int
     removed: int
     waiting: int
+    lexical_seconds: float
     seconds: float
 
 
@@ -60,11 +66,20 @@ class _Candidate:
     text_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    published: int
-    replaced: int
-    removed: int
+@dataclass(slots=True)
+class _Tally:
+    """What was done so far."""
+
+    published: int = 0
+    replaced: int = 0
+    removed: int = 0
+    lexical_seconds: float = 0.0
+
+    @contextmanager
+    def words(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.lexical_seconds += time.monotonic() - started
 
 
 def lock_publishing(connection: psycopg.Connection[Any]) -> None:
@@ -85,29 +100,38 @@ def publish_documents(run: Run, shard: Shard) -> PublishReport:
         QualityError: Retrieval fails its golden questions, and that is to stop publishing.
     """
     started = time.monotonic()
-    published = replaced = removed = candidates = 0
     source = run.settings.source(shard.source)
     language = source.language or run.settings.search.language
-    with run.lease(shard) as lease:
-        _keep_lexical_current(run, lease, language)
-        publishable = _publishable(run.database, lease)
-        if publishable and run.settings.quality.block_publish:
-            require_quality(run.database)
-        for group in _groups(publishable):
-            batch = _publish(run.database, lease, group, language)
-            candidates += len(group)
-            published += batch.published
-            replaced += batch.replaced
-            removed += batch.removed
-    waiting = candidates - published - replaced - removed
-    return PublishReport(published, replaced, removed, waiting, time.monotonic() - started)
+    tally, candidates = _Tally(), 0
+    if _may_have_work(run.database, shard, language):
+        with run.lease(shard) as lease:
+            is_current, publishable = _publishable(run.database, lease, language)
+            if not is_current:
+                with tally.words():
+                    _make_lexical_current(run, lease, language)
+            candidates = len(publishable)
+            if publishable and run.settings.quality.block_publish:
+                require_quality(run.database)
+            _publish_all(run, lease, publishable, language, tally)
+    return PublishReport(
+        tally.published,
+        tally.replaced,
+        tally.removed,
+        candidates - tally.published - tally.replaced - tally.removed,
+        tally.lexical_seconds,
+        time.monotonic() - started,
+    )
 
 
-def _keep_lexical_current(run: Run, lease: Lease, language: str) -> None:
-    """Analyse a source anew if its language, the analyser or the server's dictionaries changed."""
-    with run.database.transaction() as connection:
-        if lexical.is_current(connection, lease.source_id, language):
-            return
+def _may_have_work(database: Database, shard: Shard, language: str) -> bool:
+    named = {"source": shard.source, "slot_low": shard.slot_low, "slot_high": shard.slot_high}
+    with database.transaction() as connection:
+        row = connection.execute(_statements("look_for_work"), named).fetchone()
+        return row != (lexical.analyser_name(connection, language), False)
+
+
+def _make_lexical_current(run: Run, lease: Lease, language: str) -> None:
+    """Analyse a source anew: its language, the analyser or the server's dictionaries changed."""
     with run.database.transaction() as connection:
         lock_publishing(connection)
         lease.guard(connection)
@@ -117,8 +141,10 @@ def _keep_lexical_current(run: Run, lease: Lease, language: str) -> None:
             connection.execute(_statements("note_change"))
 
 
-def _publishable(database: Database, lease: Lease) -> list[_Candidate]:
+def _publishable(database: Database, lease: Lease, language: str) -> tuple[bool, list[_Candidate]]:
+    """Return whether the source's words are analysed as they should be, and what can go live."""
     with database.transaction() as connection:
+        is_current = lexical.is_current(connection, lease.source_id, language)
         rows = connection.execute(
             _statements("find_publishable"),
             {
@@ -127,7 +153,7 @@ def _publishable(database: Database, lease: Lease) -> list[_Candidate]:
                 "slot_high": lease.shard.slot_high,
             },
         ).fetchall()
-    return [_Candidate(*row) for row in rows]
+    return is_current, [_Candidate(*row) for row in rows]
 
 
 def _groups(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
@@ -143,14 +169,28 @@ def _groups(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
         yield group
 
 
+def _publish_all(
+    run: Run, lease: Lease, publishable: Sequence[_Candidate], language: str, tally: _Tally
+) -> None:
+    groups = list(_groups(publishable))
+    pending = ([one.revision_id for one in group if one.revision_id] for group in groups)
+    few = sum(candidate.text_bytes for candidate in publishable) < _WORTH_WORKERS_BYTES
+    # What takes long is done before others have to wait.
+    with closing(lexical.analyse(run, language, pending, few=few)) as coming:
+        for group in groups:
+            with tally.words():
+                analysed = next(coming)
+            _publish(run.database, lease, group, analysed, tally)
+
+
 def _publish(
-    database: Database, lease: Lease, candidates: Sequence[_Candidate], language: str
-) -> _Batch:
+    database: Database,
+    lease: Lease,
+    candidates: Sequence[_Candidate],
+    analysed: lexical.Analysed,
+    tally: _Tally,
+) -> None:
     document_ids = [candidate.document_id for candidate in candidates]
-    pending = [one.revision_id for one in candidates if one.revision_id is not None]
-    with database.transaction() as connection:
-        # What takes long is done before others have to wait.
-        analysed = lexical.analyse(connection, language, pending)
     with database.transaction() as connection:
         lock_publishing(connection)
         lease.guard(connection)
@@ -161,7 +201,8 @@ def _publish(
         old = [old_id for _, old_id, _ in flipped if old_id is not None]
         gone = [revision_id for _, revision_ids in vanished for revision_id in revision_ids or ()]
         if old or gone:
-            lexical.remove_revisions(connection, old + gone)
+            with tally.words():
+                lexical.remove_revisions(connection, old + gone)
             _delete_revisions(connection, old + gone)
         if vanished:
             connection.execute(
@@ -169,10 +210,13 @@ def _publish(
             )
         if flipped:
             live = [new_id for _, _, new_id in flipped]
-            lexical.add_revisions(connection, lease.source_id, analysed, live)
+            with tally.words():
+                lexical.add_revisions(connection, lease.source_id, analysed, live)
         if flipped or vanished:
             connection.execute(_statements("note_change"))
-    return _Batch(published=len(flipped) - len(old), replaced=len(old), removed=len(vanished))
+    tally.published += len(flipped) - len(old)
+    tally.replaced += len(old)
+    tally.removed += len(vanished)
 
 
 def _flip(

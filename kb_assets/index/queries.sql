@@ -3,6 +3,17 @@
 -- snapshot is taken after the lock was.
 select pg_advisory_xact_lock(:lock_class, 0);
 
+-- name: look_for_work(source, slot_low, slot_high)
+-- By what a source was analysed, and whether the shard may have something to publish.
+select l.analyser, exists (
+    select from kb.document d
+    where d.source_id = s.id and d.slot >= :slot_low and d.slot < :slot_high
+        and (d.vanished_at is not null or d.pending_revision_id is not null)
+)
+from kb.source s
+left join kb.lexical_source l on l.source_id = s.id
+where s.name = :source;
+
 -- name: find_publishable(source_id, slot_low, slot_high)
 -- Documents of the shard with something to publish: a revision that is split, or their end.
 select d.id, case when d.vanished_at is null then r.id end, coalesce(octet_length(r.text), 0)

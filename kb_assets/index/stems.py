@@ -1,7 +1,7 @@
 """Stems and stop words, as PostgreSQL's dictionaries have them, asked once for each word."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import psycopg
@@ -17,27 +17,34 @@ _lock = threading.Lock()
 
 
 def stems_of(
-    connection: psycopg.Connection[Any], language: str, words: set[str]
-) -> Mapping[str, str | None]:
+    connection: psycopg.Connection[Any], language: str, words: Collection[str]
+) -> dict[str, str | None]:
     """Return the stem of each word; None for a stop word.
 
     Args:
         connection: Any database of the knowledge base.
         language: One of PostgreSQL's text search configurations.
-        words: In lower case.
+        words: In lower case, each once.
     """
-    with _lock:
-        known = _known.setdefault((language, server_major(connection)), {})
-        if len(known) > MAX_REMEMBERED:
-            known.clear()
-        found = {word: known[word] for word in words if word in known}
+    server = server_major(connection)
+    found = remembered_stems(server, language, words)
     if missing := [word for word in words if word not in found]:
         rows = connection.execute(_statements("stems"), {"language": language, "words": missing})
         asked: dict[str, str | None] = dict(rows.fetchall())
         found |= asked
         with _lock:
+            known = _known.setdefault((language, server), {})
+            if len(known) > MAX_REMEMBERED:
+                known.clear()
             known |= asked
     return found
+
+
+def remembered_stems(server: int, language: str, words: Collection[str]) -> dict[str, str | None]:
+    """Return the stems of those words that were asked for before, of a server's major version."""
+    with _lock:
+        known = _known.get((language, server), {})
+        return {word: known[word] for word in words if word in known}
 
 
 def server_major(connection: psycopg.Connection[Any]) -> int:

@@ -17,6 +17,7 @@ from kb_assets.embeddings.space import live_space
 from kb_assets.embeddings.stage import embed_chunks
 from kb_assets.errors import SpaceError
 from kb_assets.fingerprints import Shard
+from kb_assets.index import stems
 from kb_assets.index.collect import collect_unused_vectors
 from kb_assets.index.publish import PublishReport, publish_documents
 from kb_assets.index.space import promote_space
@@ -99,8 +100,9 @@ def promote_while_publishing(
     (folder / "late.md").write_text(TEXT)
     prepare(kb.run())
 
-    # Whether the lexical index is current, what can be published, and its words come first.
-    publishing = PausingDatabase(kb.settings.database_url, at=4)
+    # Whether there is work, what it is, its texts and the stems of their words come first.
+    stems._known.clear()
+    publishing = PausingDatabase(kb.settings.database_url, at=5)
     publisher = Background(lambda: publish_documents(with_database(kb.run(), publishing), NOTES))
     assert publishing.about_to_commit.wait(60)
     promoter = Background(lambda: promote_space(kb.database, "2"))

@@ -190,15 +190,17 @@ def refuse_texts(kb: KnowledgeBase, lease: Lease) -> None:
 
 
 def publish(kb: KnowledgeBase, lease: Lease) -> None:
-    from kb_assets.index.publish import _publish, _publishable
+    from kb_assets.index.publish import _publish_all, _publishable, _Tally
 
-    _publish(kb.database, lease, _publishable(kb.database, lease), "english")
+    _, publishable = _publishable(kb.database, lease, "english")
+    assert publishable
+    _publish_all(kb.run(), lease, publishable, "english", _Tally())
 
 
 def analyse_all_words(kb: KnowledgeBase, lease: Lease) -> None:
-    from kb_assets.index.publish import _keep_lexical_current
+    from kb_assets.index.publish import _make_lexical_current
 
-    _keep_lexical_current(kb.run(), lease, "german")
+    _make_lexical_current(kb.run(), lease, "german")
 
 
 WRITES: list[tuple[Callable[[KnowledgeBase], None], Callable[[KnowledgeBase, Lease], None]]] = [

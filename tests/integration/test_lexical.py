@@ -409,15 +409,15 @@ def test_a_source_analysed_otherwise_while_a_run_publishes_is_not_mixed(
     kb.index()
     analyse = lexical.analyse
 
-    def analysed_meanwhile(connection: Any, language: str, revision_ids: Any) -> Any:
-        found = analyse(connection, language, revision_ids)
-        if language == "german":
-            with other.database.transaction() as rival:
-                publish.lock_publishing(rival)
-                row = rival.execute("select id from kb.source where name = 'german'").fetchone()
-                assert row is not None
-                lexical.rebuild_source(rival, row[0], "dutch")
-        return found
+    def analysed_meanwhile(run: Any, language: str, groups: Any, *, few: bool) -> Any:
+        for found in analyse(run, language, groups, few=few):
+            if language == "german":
+                with other.database.transaction() as rival:
+                    publish.lock_publishing(rival)
+                    row = rival.execute("select id from kb.source where name = 'german'").fetchone()
+                    assert row is not None
+                    lexical.rebuild_source(rival, row[0], "dutch")
+            yield found
 
     monkeypatch.setattr(lexical, "analyse", analysed_meanwhile)
     changes.fill(12)

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kb_assets.index import analysis
 from kb_assets.index.analysis import (
     MAX_TERM_CHARACTERS,
     features,
     occurrences,
     raw_tokens,
+    read,
     terms_of,
     words_of,
 )
@@ -122,12 +124,24 @@ def test_any_text_has_terms_that_can_be_stored(text: str) -> None:
         assert "\x00" not in term
 
 
-@given(st.lists(ANY_TEXT, max_size=8), st.sets(st.sampled_from(["a", "b", "9", "the"])))
-def test_occurrences_are_what_counting_gives(texts: list[str], stop_words: set[str]) -> None:
-    tokens = [raw_tokens(text) for text in texts]
-    words = words_of(raw for some in tokens for raw in some)
+@given(ANY_TEXT)
+@example("Backup 日本 日 a日 ABC aBc Éa éA Ελλάδα 1² ﬁn")
+def test_short_cuts_lead_to_the_same_place(text: str) -> None:
+    for raw in raw_tokens(text):
+        assert features(raw) == analysis._parted(raw)
+
+
+@given(
+    st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=3),
+    st.sets(st.sampled_from(["a", "b", "9", "the"])),
+)
+def test_occurrences_are_what_counting_gives(pieces: list[list[str]], stop_words: set[str]) -> None:
+    texts = [text for piece in pieces for text in piece]
+    words = words_of(raw for text in texts for raw in raw_tokens(text))
     stems = {word: None if word in stop_words else word for word in words}
-    found = occurrences(tokens, stems)
+    readings = [read(piece) for piece in pieces]
+    assert {word for reading in readings for word in reading.words} == words
+    found = occurrences(readings, stems)
 
     counters = [Counter(terms_of(text, stems)) for text in texts]
     pairs = list(zip(found.term_ids.tolist(), found.texts.tolist(), strict=True))

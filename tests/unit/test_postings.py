@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kb_assets.index.analysis import occurrences
+from kb_assets.index.analysis import Occurrences, occurrences, read
 from kb_assets.index.postings import (
     COUNT_TYPE,
     LENGTH_TYPE,
@@ -43,8 +43,12 @@ def unpacked(rows: Iterable[Posting]) -> Model:
 
 def packed(chunks: dict[int, list[str]]) -> list[Posting]:
     """Return the rows of chunks by ordinal."""
-    found = occurrences(list(chunks.values()), {word: word for word in WORDS})
-    return list(postings_of(found, numpy.array(list(chunks), numpy.int64)))
+    return list(postings_of(occurring(chunks), numpy.array(list(chunks), numpy.int64)))
+
+
+def occurring(chunks: dict[int, list[str]]) -> Occurrences:
+    reading = read(" ".join(words) for words in chunks.values())
+    return occurrences([reading], {word: word for word in WORDS})
 
 
 def modelled(chunks: dict[int, list[str]]) -> Model:
@@ -120,7 +124,7 @@ def test_texts_without_ordinal_are_left_out(
 ) -> None:
     chunks = made[0]
     kept = [data.draw(st.booleans()) for _ in chunks]
-    found = occurrences(list(chunks.values()), {word: word for word in WORDS})
+    found = occurring(chunks)
     ordinals = numpy.where(numpy.array(kept, bool), numpy.array([*chunks], numpy.int64), -1)
     expected = {at: chunks[at] for at, keep in zip(chunks, kept, strict=True) if keep}
     assert unpacked(postings_of(found, ordinals)) == modelled(expected)
