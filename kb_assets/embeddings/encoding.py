@@ -1,7 +1,7 @@
 """Hashes and vectors in PostgreSQL's binary format, made as a whole: as text they are slow."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -19,16 +19,20 @@ _BYTEA = 17
 
 _BYTEA_ARRAY = 1001
 
+_ROWS = 256
+"""How many rows are made at once."""
+
 _NUMBERS: Mapping[Precision, str] = {"halfvec": ">f2", "vector": ">f4"}
 
 
-def vector_rows(hashes: Sequence[bytes], vectors: Vectors, precision: Precision) -> bytes:
-    """Return rows of a space's table in the binary format of COPY.
+def vector_rows(hashes: Sequence[bytes], vectors: Vectors, precision: Precision) -> Iterator[bytes]:
+    """Yield rows of a space's table in the binary format of COPY.
 
-    A vector is its dimensions, two bytes that are not used, and its numbers.
+    They come in pieces, so that the server stores one while the next is made. A vector is its
+    dimensions, two bytes that are not used, and its numbers.
     """
-    numbers = vectors.astype(_NUMBERS[precision])
-    dimensions = numbers.shape[1]
+    numbers = numpy.dtype(_NUMBERS[precision])
+    dimensions = vectors.shape[1]
     row = numpy.dtype(
         [
             ("columns", ">i2"),
@@ -37,17 +41,19 @@ def vector_rows(hashes: Sequence[bytes], vectors: Vectors, precision: Precision)
             ("vector_bytes", ">i4"),
             ("dimensions", ">u2"),
             ("unused", ">u2"),
-            ("numbers", numbers.dtype, (dimensions,)),
+            ("numbers", numbers, (dimensions,)),
         ]
     )
-    rows = numpy.zeros(len(hashes), row)
-    rows["columns"] = 2
-    rows["hash_bytes"] = _HASH_BYTES
-    rows["hash"] = numpy.frombuffer(b"".join(hashes), row["hash"])
-    rows["vector_bytes"] = 4 + numbers.dtype.itemsize * dimensions
-    rows["dimensions"] = dimensions
-    rows["numbers"] = numbers
-    return rows.tobytes()
+    for start in range(0, len(hashes), _ROWS):
+        some = slice(start, start + _ROWS)
+        rows = numpy.zeros(len(hashes[some]), row)
+        rows["columns"] = 2
+        rows["hash_bytes"] = _HASH_BYTES
+        rows["hash"] = numpy.frombuffer(b"".join(hashes[some]), row["hash"])
+        rows["vector_bytes"] = 4 + numbers.itemsize * dimensions
+        rows["dimensions"] = dimensions
+        rows["numbers"] = vectors[some]
+        yield rows.tobytes()
 
 
 class Hashes:

@@ -176,10 +176,10 @@ class VectorStore:
             some_refused = self._record(connection, calls)
             if some_exist:
                 connection.execute(_statements("create_incoming", vector_type=space.vector_type))
-                copy_encoded(connection, "incoming", columns, [rows])
+                copy_encoded(connection, "incoming", columns, rows)
                 connection.execute(_statements("add_vectors", embeddings=space.table))
             elif hashes:
-                copy_encoded(connection, space.table, columns, [rows])
+                copy_encoded(connection, space.table, columns, rows)
             if some_refused:
                 connection.execute(
                     _statements("release_from_quarantine"),
