@@ -51,8 +51,9 @@ def chart(sizes: Sequence[Measured]) -> str:
     place = _Place([one.files for one in sizes], [s for line in lines.values() for _, s in line])
     last = sizes[-1]
     subtitle = (
-        f"Markdown files of {last.bytes / last.files / 1000:.1f} kB in"
-        f" {last.vectors / last.files:.1g} chunks, vector index included; both axes logarithmic"
+        f"Markdown files of {last.bytes / last.files / 1000:.1f} kB,"
+        f" {last.vectors / last.files:.2g} vectors for each, HNSW index included;"
+        " both axes logarithmic"
     )
     spoken = ". ".join(
         f"{name}: " + ", ".join(f"{files:,} files {_seconds(s)}" for files, s in points)
