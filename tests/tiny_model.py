@@ -19,7 +19,7 @@ MAX_TOKENS = 200
 def write_model(
     folder: Path,
     *,
-    pooling: str = "mean",
+    pooling: str = "mean_tokens",
     modules: Sequence[str] = ("Transformer", "Pooling", "Normalize"),
     seed: int = 7,
     ships_onnx: bool = True,
@@ -28,11 +28,19 @@ def write_model(
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     paths = ["", *(f"{place}_{kind}" for place, kind in enumerate(modules[1:], start=1))]
     named = [
-        {"idx": place, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": place,
+            "name": str(place),
+            "path": path,
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for place, (path, kind) in enumerate(zip(paths, modules, strict=True))
     ]
     write_json(folder / "modules.json", named)
-    write_json(folder / "1_Pooling" / "config.json", {f"pooling_mode_{pooling}": True})
+    write_json(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": DIMENSIONS, f"pooling_mode_{pooling}": True},
+    )
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": MAX_TOKENS})
     write_json(folder / "config.json", {"model_type": "tiny"})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -17,12 +17,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy
-import onnxruntime
 from tokenizers import Tokenizer
 
 from kb_assets.embeddings.embedder import Answer, Vectors
 from kb_assets.embeddings.providers.sentence_model import SentenceModel
 from kb_assets.errors import ProviderRefusedError
+
+# Since 1.29 onnxruntime reports to its maker, unless this was said before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 _POOLINGS: dict[str, Callable[[Vectors], Vectors]] = {
     "cls": lambda tokens: tokens[0],
