@@ -5,18 +5,22 @@ way it leaves out shards another run is working on at that moment. The checks ha
 of their own (those are a preview in Dagster), so the latest result stands for the asset; its
 metadata says which shards it counted.
 
-Only `vectors_are_sound` blocks, because only there would going on do harm. The others tell what
-is wrong while readers keep what they have, and holding back the rest would not mend it.
+A green result stands in the runs that follow while nothing was done to what it is about, for a
+day at most; `counted_at` says since when. A check that is started by itself always looks.
+
+Only `vectors_are_sound` blocks, because only there would going on do harm; it looks every time.
+The others tell what is wrong while readers keep what they have, and holding back the rest would
+not mend it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import dagster as dg
 
 from kb_assets.defs.metadata import account_table, table
 from kb_assets.defs.partitions import shards_of_run
 from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.defs.unchanged import find_state, green_before, stamp
 from kb_assets.fingerprints import Shard
 from kb_assets.index.account import account_for
 from kb_assets.index.checks import (
@@ -41,16 +45,46 @@ CONFIRM_DELETES = (
 )
 
 
-@contextmanager
-def opened(
-    context: dg.AssetCheckExecutionContext, resource: KnowledgeBaseResource
-) -> Iterator[tuple[KnowledgeBase, tuple[Shard, ...]]]:
-    """Lend the knowledge base, and the shards that are this check's to count."""
-    settings = resource.settings
-    with resource.told_as_dagster_wants(context), resource.opened() as knowledge_base:
-        wanted = shards_of_run(settings, context.run.tags) or settings.shards
-        busy = busy_shards(knowledge_base.database, wanted)
-        yield knowledge_base, tuple(shard for shard in wanted if shard not in busy)
+Look = Callable[[KnowledgeBase, tuple[Shard, ...]], dg.AssetCheckResult]
+
+
+def index_check(
+    asset: str, *, description: str, blocking: bool = False, of_index: bool = False
+) -> Callable[[Look], dg.AssetChecksDefinition]:
+    """Make an asset check of a function that looks at shards nobody is working on.
+
+    Args:
+        asset: What it is about.
+        description: What it asserts.
+        blocking: Whether it keeps what comes after its asset from being made if it is red.
+        of_index: Whether it is about what all shards share, whatever the run worked on.
+    """
+
+    def check_of(look: Look) -> dg.AssetChecksDefinition:
+        @dg.asset_check(asset=asset, name=look.__name__, description=description, blocking=blocking)
+        def check(
+            context: dg.AssetCheckExecutionContext,
+            knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+        ) -> dg.AssetCheckResult:
+            settings = knowledge_base.settings
+            wanted = shards_of_run(settings, context.run.tags) or settings.shards
+            shards = () if of_index else wanted
+            with knowledge_base.told_as_dagster_wants(context), knowledge_base.opened() as kb:
+                state = None if blocking else find_state(kb.database, shards)
+                return green_before(context, settings, state) or _looked(look, kb, shards, state)
+
+        return check
+
+    return check_of
+
+
+def _looked(
+    look: Look, kb: KnowledgeBase, shards: tuple[Shard, ...], state: str | None
+) -> dg.AssetCheckResult:
+    busy = busy_shards(kb.database, shards)
+    result = look(kb, tuple(shard for shard in shards if shard not in busy))
+    # What leaves out shards is true of this moment only.
+    return result._replace(metadata={**result.metadata, **({} if busy else stamp(state))})
 
 
 def index_checks() -> list[dg.AssetChecksDefinition]:
@@ -66,22 +100,20 @@ def index_checks() -> list[dg.AssetChecksDefinition]:
     ]
 
 
-@dg.asset_check(
-    asset="raw_documents",
+@index_check(
+    "raw_documents",
     description="The mass-delete guard withholds nothing: no shard lost more documents at once "
     "than limits.max_deleted_share allows.",
 )
 def no_document_vanished_by_accident(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    kb: KnowledgeBase, shards: tuple[Shard, ...]
 ) -> dg.AssetCheckResult:
     """Red while the guard withholds documents.
 
     ERROR, because somebody has to decide. Not blocking: the documents stay in search, and what
     is new or changed is as good as ever.
     """
-    with opened(context, knowledge_base) as (kb, shards):
-        missing = [(shard.key, account_for(kb.database, shard).missing) for shard in shards]
+    missing = [(shard.key, account_for(kb.database, shard).missing) for shard in shards]
     withheld = sum(count for _, count in missing)
     return dg.AssetCheckResult(
         passed=withheld == 0,
@@ -96,24 +128,20 @@ def no_document_vanished_by_accident(
     )
 
 
-@dg.asset_check(
-    asset="chunk_embeddings",
+@index_check(
+    "chunk_embeddings",
     blocking=True,
     description="No vector is zero, not finite or of a wrong length: neither those about to be "
     "published nor a random sample of the rest.",
 )
-def vectors_are_sound(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-) -> dg.AssetCheckResult:
+def vectors_are_sound(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if a vector can be found by no search.
 
     Blocking with ERROR if the vector waits to be published: going on would replace a good old
     revision by one that nobody finds. WARN, which never blocks, if it is live already: holding
     back other documents would not mend it.
     """
-    with opened(context, knowledge_base) as (kb, shards):
-        seen = soundness(kb.database, shards)
+    seen = soundness(kb.database, shards)
     severity = dg.AssetCheckSeverity.ERROR if seen.waiting_unsound else dg.AssetCheckSeverity.WARN
     unsound = seen.waiting_unsound + seen.stored_unsound
     return dg.AssetCheckResult(
@@ -132,22 +160,20 @@ def vectors_are_sound(
     )
 
 
-@dg.asset_check(
-    asset="published_documents",
+@index_check(
+    "published_documents",
     description="Every document the listing found is live or quarantined, and none waits: "
     "listed = live + quarantined.",
 )
 def every_document_is_accounted_for(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    kb: KnowledgeBase, shards: tuple[Shard, ...]
 ) -> dg.AssetCheckResult:
     """Red if a document is lost, or waits although the run is through.
 
     ERROR, because a document that is nowhere is what this system promises not to have. Not
     blocking: the vector index serves what is live whatever else is missing.
     """
-    with opened(context, knowledge_base) as (kb, shards):
-        accounts = [(shard.key, account_for(kb.database, shard)) for shard in shards]
+    accounts = [(shard.key, account_for(kb.database, shard)) for shard in shards]
     open_ = [key for key, account in accounts if not account.is_settled]
     return dg.AssetCheckResult(
         passed=not open_,
@@ -160,22 +186,18 @@ def every_document_is_accounted_for(
     )
 
 
-@dg.asset_check(
-    asset="published_documents",
+@index_check(
+    "published_documents",
     description="Every text readers see has a vector in the space that answers, or is in "
     "quarantine with a reason.",
 )
-def every_chunk_is_embedded(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-) -> dg.AssetCheckResult:
+def every_chunk_is_embedded(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if a live text cannot be found by its meaning.
 
     ERROR: publishing refuses such documents, so vectors were deleted behind its back or a space
     was promoted by force. Not blocking: it is live already, and the next run may mend it.
     """
-    with opened(context, knowledge_base) as (kb, shards):
-        covered = [(shard.key, text_coverage(kb.database, shard)) for shard in shards]
+    covered = [(shard.key, text_coverage(kb.database, shard)) for shard in shards]
     missing = sum(one.missing for _, one in covered)
     return dg.AssetCheckResult(
         passed=missing == 0,
@@ -194,20 +216,16 @@ def every_chunk_is_embedded(
     )
 
 
-@dg.asset_check(
-    asset="chunk_embeddings",
+@index_check(
+    "chunk_embeddings",
     description="A space that is being built has a vector of every text readers see.",
 )
-def new_space_is_filled(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-) -> dg.AssetCheckResult:
+def new_space_is_filled(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if the provider of a new space kept it from being filled.
 
     WARN: readers do not see that space yet, and it cannot be promoted before it is complete.
     """
-    with opened(context, knowledge_base) as (kb, shards):
-        missing = unfilled_spaces(kb.database, shards)
+    missing = unfilled_spaces(kb.database, shards)
     lacking = {name: count for name, count in missing.items() if count}
     return dg.AssetCheckResult(
         passed=not lacking,
@@ -218,18 +236,15 @@ def new_space_is_filled(
     )
 
 
-@dg.asset_check(
-    asset="vector_index",
+@index_check(
+    "vector_index",
+    of_index=True,
     description="The index of the space that answers is complete and for the right distance, and "
     "vectors drawn at random find themselves through it.",
 )
-def index_is_valid(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-) -> dg.AssetCheckResult:
+def index_is_valid(kb: KnowledgeBase, _: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if searches cannot use the index, or it misleads them. Nothing comes after it."""
-    with opened(context, knowledge_base) as (kb, _):
-        health = index_health(kb.database)
+    health = index_health(kb.database)
     if health is None or not health.vectors:
         return dg.AssetCheckResult(passed=True, description="There is nothing to index yet.")
     finds = health.asked == 0 or health.found / health.asked >= LEAST_FOUND
@@ -248,21 +263,18 @@ def index_is_valid(
     )
 
 
-@dg.asset_check(
-    asset="vector_index",
+@index_check(
+    "vector_index",
+    of_index=True,
     description="Searching through the index finds what an exact search does: at least 95 of 100 "
     "nearest neighbours of vectors drawn at random.",
 )
-def index_recall_holds(
-    context: dg.AssetCheckExecutionContext,
-    knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-) -> dg.AssetCheckResult:
+def index_recall_holds(kb: KnowledgeBase, _: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if the index loses neighbours: WARN, or ERROR once every fifth is lost.
 
     Without a usable index searches are exact; that is for `index_is_valid` to say.
     """
-    with opened(context, knowledge_base) as (kb, _):
-        seen = index_recall(kb.database)
+    seen = index_recall(kb.database)
     if seen is None or not seen.asked:
         return dg.AssetCheckResult(passed=True, description="There is nothing to compare.")
     severity = dg.AssetCheckSeverity.WARN

@@ -10,7 +10,7 @@ from kb_assets.defs.metadata import chunk_metadata
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
-from kb_assets.index.samples import count_chunks, newest_chunks
+from kb_assets.defs.unchanged import with_counts
 from kb_assets.settings import Settings
 
 DESCRIPTION = """
@@ -43,8 +43,7 @@ def document_chunks_asset(settings: Settings) -> dg.AssetsDefinition:
             for shard in shards_of(settings, context.partition_keys):
                 knowledge_base.say(f"{shard.key}: splitting new revisions")
                 report = chunk_documents(run, shard)
-                rows, newest = count_chunks(run.database, shard), newest_chunks(run.database, shard)
-                shown = chunk_metadata(report, rows, newest)
+                shown = with_counts(context, run, shard, report, chunk_metadata)
                 context.add_asset_metadata(shown, partition_key=shard.key)
                 knowledge_base.note("document_chunks", shard.key, asdict(report))
         return dg.MaterializeResult()

@@ -10,9 +10,8 @@ from kb_assets.defs.metadata import read_metadata
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.defs.unchanged import with_counts
 from kb_assets.documents.stage import read_documents
-from kb_assets.index.account import account_for, list_quarantine
-from kb_assets.index.samples import SAMPLE_ROWS, newest_documents
 from kb_assets.settings import Settings
 
 DESCRIPTION = """
@@ -52,10 +51,7 @@ def raw_documents_asset(settings: Settings) -> dg.AssetsDefinition:
             for shard in shards_of(settings, context.partition_keys):
                 knowledge_base.say(f"{shard.key}: reading what may have changed")
                 report = read_documents(run, shard, recipe)
-                newest = newest_documents(run.database, shard)
-                refused = list_quarantine(run.database, shard, SAMPLE_ROWS)
-                account = account_for(run.database, shard)
-                shown = read_metadata(report, account, newest, refused)
+                shown = with_counts(context, run, shard, report, read_metadata)
                 context.add_asset_metadata(shown, partition_key=shard.key)
                 knowledge_base.note("raw_documents", shard.key, asdict(report))
         return dg.MaterializeResult()

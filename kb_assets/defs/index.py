@@ -11,7 +11,7 @@ from kb_assets.defs.metadata import publish_metadata, vector_metadata
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
-from kb_assets.index.account import account_for, contents_of
+from kb_assets.defs.unchanged import with_counts
 from kb_assets.index.collect import collect_unused_vectors
 from kb_assets.index.merge import merge_postings
 from kb_assets.index.publish import publish_documents
@@ -58,8 +58,7 @@ def published_documents_asset(settings: Settings) -> dg.AssetsDefinition:
             for shard in shards_of(settings, context.partition_keys):
                 knowledge_base.say(f"{shard.key}: publishing what is complete")
                 report = publish_documents(run, shard)
-                account = account_for(run.database, shard)
-                shown = publish_metadata(report, account, contents_of(run.database, shard))
+                shown = with_counts(context, run, shard, report, publish_metadata)
                 context.add_asset_metadata(shown, partition_key=shard.key)
                 knowledge_base.note("published_documents", shard.key, asdict(report))
         return dg.MaterializeResult()

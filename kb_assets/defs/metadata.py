@@ -8,12 +8,17 @@ from typing import Any
 
 import dagster as dg
 
-from kb_assets.chunks.stage import ChunkReport
-from kb_assets.documents.stage import ReadReport
+from kb_assets.database.connect import Database
 from kb_assets.embeddings.stage import EmbedReport
-from kb_assets.index.account import Account, Contents, Quarantined
-from kb_assets.index.publish import PublishReport
-from kb_assets.index.samples import ChunkSample, DocumentSample
+from kb_assets.fingerprints import Shard
+from kb_assets.index.account import (
+    Account,
+    Quarantined,
+    account_for,
+    contents_of,
+    list_quarantine,
+)
+from kb_assets.index.samples import SAMPLE_ROWS, count_chunks, newest_chunks, newest_documents
 from kb_assets.index.vectors import VectorIndexReport
 
 Metadata = dict[str, dg.MetadataValue]
@@ -44,32 +49,29 @@ def counts(report: Mapping[str, Any]) -> Metadata:
     return {name: _value(name, value) for name, value in report.items()}
 
 
-def read_metadata(
-    report: ReadReport,
-    account: Account,
-    newest: Sequence[DocumentSample],
-    refused: Sequence[Quarantined],
-) -> Metadata:
-    """Return what the materialization of a shard's documents shows."""
+def read_metadata(database: Database, shard: Shard) -> Metadata:
+    """Return what the materialization of a shard's documents shows of what there is."""
+    account = account_for(database, shard)
     documents = [
         (one.path, one.title or "", one.media_type, f"{one.text_bytes:,}", _moment(one.read_at))
-        for one in newest
+        for one in newest_documents(database, shard)
     ]
     return {
-        "dagster/row_count": dg.MetadataValue.int(report.found),
-        **counts(asdict(report)),
+        "dagster/row_count": dg.MetadataValue.int(account.listed or 0),
         "in_quarantine": dg.MetadataValue.int(account.quarantined),
-        "quarantine": quarantine_table(refused),
+        "quarantine": quarantine_table(list_quarantine(database, shard, SAMPLE_ROWS)),
         "newest_documents": table(["path", "title", "type", "bytes", "read (UTC)"], documents),
     }
 
 
-def chunk_metadata(report: ChunkReport, rows: int, newest: Sequence[ChunkSample]) -> Metadata:
-    """Return what the materialization of a shard's chunks shows."""
-    chunks = [(one.path, " > ".join(one.heading_path), str(one.tokens), one.text) for one in newest]
+def chunk_metadata(database: Database, shard: Shard) -> Metadata:
+    """Return what the materialization of a shard's chunks shows of what there is."""
+    chunks = [
+        (one.path, " > ".join(one.heading_path), str(one.tokens), one.text)
+        for one in newest_chunks(database, shard)
+    ]
     return {
-        "dagster/row_count": dg.MetadataValue.int(rows),
-        **counts(asdict(report)),
+        "dagster/row_count": dg.MetadataValue.int(count_chunks(database, shard)),
         "newest_chunks": table(["path", "headings", "tokens", "text"], chunks),
     }
 
@@ -111,11 +113,11 @@ def spaces_note(reports: Sequence[EmbedReport]) -> dict[str, Any]:
     }
 
 
-def publish_metadata(report: PublishReport, account: Account, contents: Contents) -> Metadata:
-    """Return what the materialization of a shard's published documents shows."""
+def publish_metadata(database: Database, shard: Shard) -> Metadata:
+    """Return what the materialization of a shard's published documents shows of what there is."""
+    account, contents = account_for(database, shard), contents_of(database, shard)
     return {
         "dagster/row_count": dg.MetadataValue.int(account.live),
-        **counts(asdict(report)),
         "live_chunks": dg.MetadataValue.int(contents.chunks),
         "live_texts": dg.MetadataValue.int(contents.texts),
         "live_tokens": dg.MetadataValue.int(contents.tokens),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import sqlalchemy
 import sqlalchemy.exc
 from dagster import Field, Noneable, StringSource
 from dagster._config.config_schema import UserConfigSchema
@@ -28,6 +29,9 @@ from kb_assets.settings import CONFIG_VARIABLE, Settings
 
 _VALIDATING = "DAGSTER_IS_DEFS_VALIDATION_CLI"
 """Set by `dg check defs`, which makes an instance although nothing is run or kept."""
+
+_KEPT_CONNECTIONS = 3
+"""So many are in use at once when an event is stored: within a transaction others are asked."""
 
 
 class KnowledgeBaseStorage(DagsterPostgresStorage):
@@ -68,9 +72,16 @@ class KnowledgeBaseStorage(DagsterPostgresStorage):
             return cls(_with_driver(url), inst_data=inst_data)
 
     def keep_connections(self) -> None:
-        """Hold connections open, as the webserver does; else each event makes a new one."""
+        """Let all parts share connections that stay open; else each event makes a new one."""
+        engine = sqlalchemy.create_engine(
+            self.postgres_url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=_KEPT_CONNECTIONS,
+            pool_recycle=3600,
+            max_overflow=8,
+        )
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            storage.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=8)
+            storage._engine = engine
 
 
 def _with_driver(url: str) -> str:

@@ -143,7 +143,7 @@ def test_an_error_is_told_in_dagsters_history_and_is_final(
     def refuse(*_: object) -> None:
         raise CostLimitError("It costs too much.", why="It is dear.", fix="Pay.")
 
-    monkeypatch.setattr("kb_assets.embeddings.stage._Filling.start", refuse)
+    monkeypatch.setattr("kb_assets.embeddings.filling.Filling.refuse_to_overspend", refuse)
 
     done = index(kb)
 
