@@ -52,8 +52,7 @@ def chart(sizes: Sequence[Measured]) -> str:
     last = sizes[-1]
     subtitle = (
         f"Markdown files of {last.bytes / last.files / 1000:.1f} kB,"
-        f" {last.vectors / last.files:.2g} vectors for each, HNSW index included;"
-        " both axes logarithmic"
+        f" at most {last.vectors:,} vectors, HNSW index included; both axes logarithmic"
     )
     spoken = ". ".join(
         f"{name}: " + ", ".join(f"{files:,} files {_seconds(s)}" for files, s in points)

@@ -13,12 +13,24 @@ class Seconds:
     Attributes:
         whole: From its call to its return.
         listing: What the reading stage took of it.
-        graph: What the vector index took of it.
+        splitting: The same for splitting, and so on.
+        embedding: With what it takes to put vectors into an HNSW index that is there.
+        publishing: With the index of words.
+        graph: What building the HNSW index took.
     """
 
     whole: float
     listing: float
+    splitting: float
+    embedding: float
+    publishing: float
     graph: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.whole:.2f} s ({self.listing:.2f} listing and reading, {self.splitting:.2f}"
+            f" splitting, {self.embedding:.2f} embedding, {self.publishing:.2f} publishing)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ def rows_of(sizes: Sequence[Measured]) -> list[Row]:
         _at_most(
             "1% of the files edited", 100 * last.hundredth.whole / last.first.whole, 3,
             "% of the first load",
-            f"{of}: {last.hundredth.whole:.2f} s of {last.first.whole:.1f} s",
+            f"{of}: {last.hundredth} of {last.first.whole:.1f} s",
         ),
         _at_most(
             f"folder of {last.files // 10:,} files renamed",
