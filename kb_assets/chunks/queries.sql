@@ -1,7 +1,7 @@
--- name: count_unsplit(fingerprint, source, slot_low, slot_high, most)
-select count(*)
+-- name: measure_unsplit(fingerprint, source, slot_low, slot_high, most)
+select count(*), coalesce(sum(size_bytes), 0)::bigint
 from (
-    select
+    select octet_length(r.text) as size_bytes
     from kb.source s
     join kb.document d on d.source_id = s.id
     join kb.document_revision r on r.id = d.pending_revision_id

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from kb_assets.chunks.plan import ChunkRows, SplitJob, chunk_rows, recipe_of, split_settings
-from kb_assets.chunks.store import ChunkStore, Unsplit, count_unsplit, unsplit_groups
+from kb_assets.chunks.store import ChunkStore, Unsplit, measure_unsplit, unsplit_groups
 from kb_assets.database.run import Run
 from kb_assets.documents.stage import read_conditions
 from kb_assets.errors import DocumentError
@@ -20,8 +20,9 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 MAX_BATCH_REVISIONS = 500
 
-_WORTH_A_WORKER = 100
-"""Below so many revisions, starting a worker takes longer than splitting does."""
+_WORTH_A_WORKER_BYTES = 512 * 1024
+_WORTH_A_WORKER_REVISIONS = 300
+"""Below both, starting a worker takes longer than splitting does."""
 
 _SMALL_CHARACTERS = 64 * 1024
 """A text this small is split in a moment, whatever it holds."""
@@ -80,8 +81,10 @@ def chunk_documents(run: Run, shard: Shard) -> ChunkReport:
     settings = run.settings
     recipe = recipe_of(settings.splitting)
     revisions = empty = chunks = tokens = quarantined = 0
-    waiting = count_unsplit(run.database, shard, recipe, most=_WORTH_A_WORKER)
-    for batch in _batches(run, shard, few=waiting < _WORTH_A_WORKER) if waiting else ():
+    most = _WORTH_A_WORKER_REVISIONS
+    waiting, size_bytes = measure_unsplit(run.database, shard, recipe, most=most)
+    few = waiting < most and size_bytes < _WORTH_A_WORKER_BYTES
+    for batch in _batches(run, shard, few=few) if waiting else ():
         revisions += len(batch.split)
         quarantined += len(batch.refused)
         empty += sum(not made.chunks for _, made in batch.split)

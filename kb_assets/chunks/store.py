@@ -32,8 +32,10 @@ class Unsplit:
     job: SplitJob
 
 
-def count_unsplit(database: Database, shard: Shard, recipe: Recipe, *, most: int) -> int:
-    """Count the shard's revisions that have no chunks, up to so many."""
+def measure_unsplit(
+    database: Database, shard: Shard, recipe: Recipe, *, most: int
+) -> tuple[int, int]:
+    """Return how many of the shard's revisions have no chunks, up to so many, and their bytes."""
     named = {
         "source": shard.source,
         "slot_low": shard.slot_low,
@@ -42,9 +44,9 @@ def count_unsplit(database: Database, shard: Shard, recipe: Recipe, *, most: int
         "most": most,
     }
     with database.transaction() as connection:
-        row = connection.execute(_statements("count_unsplit"), named).fetchone()
+        row = connection.execute(_statements("measure_unsplit"), named).fetchone()
     assert row is not None
-    return int(row[0])
+    return int(row[0]), int(row[1])
 
 
 def unsplit_groups(
