@@ -329,7 +329,8 @@ lexical_posting = Table(
     Column("counts", LargeBinary, nullable=False),
     Column("lengths", LargeBinary, nullable=False),
     PrimaryKeyConstraint("source_id", "term", "block", "generation"),
-    ForeignKeyConstraint(["source_id"], ["kb.lexical_source.source_id"], ondelete="CASCADE"),
+    # No foreign key: checking it, row by row, took longer than storing the rows. Whatever analyses
+    # a source anew deletes these first.
     comment="Where a term occurs: little-endian arrays of uint16, uint8 and uint16",
 )
 

@@ -437,6 +437,7 @@ from dictionary, unnest(:words ::text[]) as w (word),
 select analyser from kb.lexical_source where source_id = :source_id;
 
 -- name: delete_lexical_source(source_id)
+with postings as (delete from kb.lexical_posting where source_id = :source_id)
 delete from kb.lexical_source where source_id = :source_id;
 
 -- name: add_lexical_source(source_id, language, analyser)

@@ -64,6 +64,7 @@ def test_edit_delete_and_rename(knowledge_base: KnowledgeBase, folder: Path) -> 
     assert knowledge_base.status().is_settled
 
 
+@pytest.mark.usefixtures("folder", "an_hour_later")
 def test_a_renamed_document_is_the_same_document(
     knowledge_base: KnowledgeBase, folder: Path
 ) -> None:
