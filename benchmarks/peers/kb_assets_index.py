@@ -126,6 +126,7 @@ def _parts(report: ShardReport) -> dict[str, float]:
         "chunk": report.chunked.seconds,
         "embed": sum(space.seconds for space in report.embedded),
         "publish": report.published.seconds,
+        "words": report.published.lexical_seconds,
     }
 
 
