@@ -1,8 +1,6 @@
 """A model becomes ONNX once, and what was made is kept; torch is a stand-in."""
 
-import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -153,32 +151,3 @@ def test_int8_and_fp32_are_two_spaces_and_each_goes_on_by_itself(tmp_path: Path)
     settings = EmbeddingSettings(provider="local", model=str(folder), dimensions=DIMENSIONS)
     restored = embedder_for(small.model, settings)
     assert numpy.array_equal(restored.embed(TEXTS).vectors, small.embed(TEXTS).vectors)
-
-
-BY_TORCH = """
-import sys
-import numpy
-from pathlib import Path
-from sentence_transformers import SentenceTransformer
-from transformers import BertConfig, BertModel
-from tests.local_model import TEXTS, local_embedder
-from tests.tiny_model import DIMENSIONS, write_json, write_model
-
-for pooling in ("mean_tokens", "cls_token"):
-    folder = write_model(Path(sys.argv[1]) / pooling, ships_onnx=False, pooling=pooling)
-    sizes = {"vocab_size": 256, "hidden_size": DIMENSIONS, "intermediate_size": 64}
-    BertModel(BertConfig(**sizes, num_hidden_layers=2)).save_pretrained(folder)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    found = local_embedder(folder).embed(TEXTS).vectors
-    model = SentenceTransformer(str(folder), device="cpu")
-    right = model.encode(TEXTS, batch_size=1, normalize_embeddings=True)
-    numpy.testing.assert_allclose(found, right, atol=1e-5, rtol=0)
-"""
-
-
-@pytest.mark.skipif(find_spec("sentence_transformers") is None, reason="needs local-export")
-def test_a_real_transformer_is_exported_by_the_real_torch(tmp_path: Path):
-    # In a process of its own: torch cannot be imported twice.
-    command = [sys.executable, "-c", BY_TORCH, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
