@@ -87,6 +87,11 @@ class IsolatedWorker(Generic[T, R]):
                 self._bytes_asked = 0
                 self._end()
 
+    def start(self) -> None:
+        """Start the processes now, for items that come later."""
+        for lane in self._lanes:
+            lane.start()
+
     def begin(self, items: Iterable[T]) -> Iterator[R | DocumentError]:
         """Send all items now, and return their results, in order, when they are asked for.
 
@@ -140,14 +145,13 @@ class _Lane(Generic[R]):
     def ask(self, frame: bytes) -> None:
         self._asked.append(frame)
         if self._process is None:
-            self._start()
+            self.start()
         else:
             self._process.send(frame)
 
     def answer(self) -> R | DocumentError:
         """Return the result of the first item, or why its process ended."""
-        if self._process is None:
-            self._start()
+        self.start()
         self._greet()
         assert self._process is not None
         try:
@@ -170,7 +174,9 @@ class _Lane(Generic[R]):
         self._asked.clear()
         self._stop()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        if self._process is not None:
+            return
         self._process = idle_process(self._bounds)
         self._process.send(call_frame(self._function))
         self._greeted = False

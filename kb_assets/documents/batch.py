@@ -59,7 +59,7 @@ class Batch:
 
     @property
     def read(self) -> list[Read]:
-        """All of which the content is known."""
+        """All of which the content is known, the touched ones first."""
         parsed = [one.read for one in self.parsed]
         refused = [one.read for one in self.refused if one.read is not None]
         moved = [read for read, _ in self.moved]

@@ -99,7 +99,7 @@ class Absence:
     """Documents a listing does not show.
 
     Attributes:
-        live: How many documents of the shard readers see.
+        live: How many documents of the shard readers see; counted if any is absent.
         moved: Absent, but their content stands under another path now.
         unseen: Absent, and never seen by readers.
         lost: The others: readers would lose them.
@@ -168,13 +168,19 @@ class Listing:
 
     def moves(self, recipe_id: int) -> Moves:
         """Return the documents of the shard that may turn up under another path."""
-        named = self._named | {"recipe_id": recipe_id}
-        rows = self._connection.execute(_statements("find_movable"), named)
-        return Moves((id_, path, State(hash_, recipe_id)) for id_, path, hash_ in rows)
+
+        def missing() -> Iterator[tuple[int, str, State]]:
+            named = self._named | {"recipe_id": recipe_id}
+            for id_, path, hash_ in self._connection.execute(_statements("find_movable"), named):
+                yield id_, path, State(hash_, recipe_id)
+
+        return Moves(missing())
 
     def absence(self) -> Absence:
         """Return what the shard had and the listing does not show."""
         rows = self._connection.execute(_statements("find_missing"), self._named).fetchall()
+        if not rows:
+            return Absence(live=0, moved=(), unseen=(), lost=())
         live = self._connection.execute(_statements("count_live"), self._named).fetchone()
         assert live is not None
         return Absence(

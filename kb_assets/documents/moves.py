@@ -17,15 +17,18 @@ class Moves:
     """
 
     def __init__(self, missing: Iterable[tuple[int, str, State]]) -> None:
-        """Take ids, paths and contents of the missing documents."""
-        self._ids: defaultdict[_Content, list[int]] = defaultdict(list)
-        for id_, path, state in missing:
-            self._ids[state, _ending(path)].append(id_)
+        """Take ids, paths and contents of the missing documents; read when one may be needed."""
+        self._missing = missing
+        self._ids: defaultdict[_Content, list[int]] | None = None
 
     def take(self, candidate: Candidate, content: State) -> int | None:
         """Return the missing document that a new path holds, if it does; each is taken once."""
-        if candidate.document_id is not None or not self._ids:
+        if candidate.document_id is not None:
             return None
+        if self._ids is None:
+            self._ids = defaultdict(list)
+            for id_, path, state in self._missing:
+                self._ids[state, _ending(path)].append(id_)
         ids = self._ids.get((content, _ending(candidate.entry.path)))
         return ids.pop() if ids else None
 

@@ -214,6 +214,12 @@ on conflict (document_id) do update
         content_hash = excluded.content_hash,
         recipe_id = excluded.recipe_id;
 
+-- name: touch_versions(document_ids, tokens)
+update kb.document_version v
+set token = u.token
+from unnest(:document_ids ::bigint[], :tokens ::text[]) as u (document_id, token)
+where v.document_id = u.document_id;
+
 -- name: forget_versions(document_ids)
 -- A document that could not be read has no known content: it is read again by every run.
 delete from kb.document_version where document_id = any(:document_ids);

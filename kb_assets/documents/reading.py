@@ -75,6 +75,7 @@ class Reader:
             memory_bytes=limits.parse_memory_bytes,
             processes=processes_worth_having(),
         )
+        self._started = False
         self.bytes_read = 0
 
     def __enter__(self) -> "Reader":
@@ -131,6 +132,10 @@ class Reader:
     def _begin_parsing(self, batch: Batch, rows: list[tuple[Read, Content]]) -> _Begun:
         size_bytes = sum(len(content.content) for _, content in rows)
         many = len(rows) >= _WORTH_A_WORKER_DOCUMENTS or size_bytes >= _WORTH_A_WORKER_BYTES
+        if many and not self._started:
+            # While the processes come up, there is time to parse these here.
+            self._worker.start()
+            self._started, many = True, False
         here = [row for row in rows if not many and _is_trusted(row[0].candidate)]
         away = [row for row in rows if many or not _is_trusted(row[0].candidate)]
         parsed_away = self._worker.begin(_job(*row) for row in away)

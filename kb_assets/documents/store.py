@@ -265,7 +265,15 @@ class DocumentStore:
     def _save_versions(
         self, connection: psycopg.Connection[Any], batch: Batch, ids: dict[str, int]
     ) -> None:
-        if read := batch.read:
+        if touched := batch.touched:
+            connection.execute(
+                _statements("touch_versions"),
+                {
+                    "document_ids": [ids[one.candidate.entry.path] for one in touched],
+                    "tokens": [one.token for one in touched],
+                },
+            )
+        if read := batch.read[len(batch.touched) :]:
             connection.execute(
                 _statements("save_versions"),
                 {
