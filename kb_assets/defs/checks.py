@@ -5,12 +5,12 @@ way it leaves out shards another run is working on at that moment. The checks ha
 of their own (those are a preview in Dagster), so the latest result stands for the asset; its
 metadata says which shards it counted.
 
-A green result stands in the runs that follow while nothing was done to what it is about, for a
-day at most; `counted_at` says since when. A check that is started by itself always looks.
+A green result of those whose cost grows with the corpus stands in the runs that follow, while
+nothing was done to what it is about and for a day at most; `counted_at` says since when. A check
+that is started by itself always looks.
 
-Only `vectors_are_sound` blocks, because only there would going on do harm; it looks every time.
-The others tell what is wrong while readers keep what they have, and holding back the rest would
-not mend it.
+Only `vectors_are_sound` blocks, because only there would going on do harm. The others tell what
+is wrong while readers keep what they have, and holding back the rest would not mend it.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,12 @@ Look = Callable[[KnowledgeBase, tuple[Shard, ...]], dg.AssetCheckResult]
 
 
 def index_check(
-    asset: str, *, description: str, blocking: bool = False, of_index: bool = False
+    asset: str,
+    *,
+    description: str,
+    blocking: bool = False,
+    of_index: bool = False,
+    stands: bool = True,
 ) -> Callable[[Look], dg.AssetChecksDefinition]:
     """Make an asset check of a function that looks at shards nobody is working on.
 
@@ -58,6 +63,7 @@ def index_check(
         description: What it asserts.
         blocking: Whether it keeps what comes after its asset from being made if it is red.
         of_index: Whether it is about what all shards share, whatever the run worked on.
+        stands: Whether a green result stands; not worth it if looking costs no more with a corpus.
     """
 
     def check_of(look: Look) -> dg.AssetChecksDefinition:
@@ -70,7 +76,7 @@ def index_check(
             wanted = shards_of_run(settings, context.run.tags) or settings.shards
             shards = () if of_index else wanted
             with knowledge_base.told_as_dagster_wants(context), knowledge_base.opened() as kb:
-                state = None if blocking else find_state(kb.database, shards)
+                state = find_state(kb.database, shards) if stands else None
                 return green_before(context, settings, state) or _looked(look, kb, shards, state)
 
         return check
@@ -131,6 +137,7 @@ def no_document_vanished_by_accident(
 @index_check(
     "chunk_embeddings",
     blocking=True,
+    stands=False,
     description="No vector is zero, not finite or of a wrong length: neither those about to be "
     "published nor a random sample of the rest.",
 )
@@ -218,6 +225,7 @@ def every_chunk_is_embedded(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.
 
 @index_check(
     "chunk_embeddings",
+    stands=False,
     description="A space that is being built has a vector of every text readers see.",
 )
 def new_space_is_filled(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:

@@ -17,6 +17,8 @@ from kb_assets.defs.schedules import JOB, SHARD_ASSETS
 from kb_assets.errors import KbError
 from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.knowledge_base.garbage import seldom_collected
+from kb_assets.processes import kept_processes
 
 INDEX_ASSET = "vector_index"
 
@@ -79,7 +81,7 @@ def run_index(
     observer = Observer(on_event)
     resource = KnowledgeBaseResource(kb.settings, knowledge_base=kb, observer=observer)
     definitions = build_definitions(kb.settings, resource)
-    with dagster_instance(kb) as instance:
+    with dagster_instance(kb) as instance, kept_processes(), seldom_collected():
         end_abandoned_runs(instance)
         launcher = _Launcher(instance, definitions.resolve_job_def(JOB), options)
         for tags, assets in _runs(list(runs_of(kb.settings, shards))):

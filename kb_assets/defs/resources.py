@@ -13,6 +13,8 @@ from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.processes import sign
 from kb_assets.errors import KbError, TransientError
 from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.knowledge_base.garbage import seldom_collected
+from kb_assets.processes import kept_processes
 from kb_assets.settings import Settings
 
 KNOWLEDGE_BASE = "knowledge_base"
@@ -82,7 +84,12 @@ class KnowledgeBaseResource:
             context.log.info(sentence)
             self.say(sentence)
 
-        with self.told_as_dagster_wants(context), self.opened() as knowledge_base:
+        with (
+            self.told_as_dagster_wants(context),
+            self.opened() as knowledge_base,
+            kept_processes(),
+            seldom_collected(),
+        ):
             self._sign(context)
             yield knowledge_base.run(
                 run_id=context.run_id,
