@@ -1,14 +1,14 @@
 """What reading some documents came to, ready to be stored in one transaction."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kb_assets.documents.parse import ParsedDocument
 from kb_assets.documents.plan import Candidate, State
 from kb_assets.errors import DocumentError
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """A document that was read.
 
     Attributes:

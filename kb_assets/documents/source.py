@@ -1,7 +1,6 @@
 """What a source is: something that lists entries and reads them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -24,8 +23,7 @@ class Entry(NamedTuple):
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """What was read of an entry.
 
     Attributes:
