@@ -48,6 +48,7 @@ _HOMES = {
     "TransientError": "kb_assets.errors",
 }
 
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name == "__version__":
         # It takes longer to import than all that most commands need.
