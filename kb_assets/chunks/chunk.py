@@ -15,7 +15,7 @@ class Chunk:
         byte_start: First byte, in the UTF-8 encoding of the normalised text.
         byte_end: First byte after it.
         token_count: Tokens of `text` in the encoding of the split's settings: exact if chunks
-            are measured in tokens, else estimated from its bytes.
+            are measured in tokens, else estimated from its characters and bytes.
     """
 
     ordinal: int

@@ -118,6 +118,6 @@ def _chunks(
         position = span.start
         part = text[span.start : span.end]
         size_bytes = len(part.encode())
-        tokens = span.size if settings.unit == "tokens" else estimate_tokens(size_bytes)
+        tokens = span.size if settings.unit == "tokens" else estimate_tokens(len(part), size_bytes)
         byte_end = position_byte + size_bytes
         yield Chunk(ordinal, part, path, position_byte, byte_end, tokens)

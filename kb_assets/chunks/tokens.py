@@ -14,7 +14,7 @@ from rs_bpe.bpe import openai
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
 _SAMPLE_CHARACTERS = 1024
-_BYTES_PER_TOKEN = 3
+_CHARACTERS_PER_TOKEN = 3
 
 
 class Ruler(Protocol):
@@ -54,13 +54,17 @@ def count_tokens(text: str, encoding: EncodingName = "cl100k_base") -> int:
     return _tokenizer(encoding).count(text)
 
 
-def estimate_tokens(size_bytes: int) -> int:
-    """Return about how many tokens a text of so many bytes has, rather too many than too few.
+def estimate_tokens(characters: int, size_bytes: int) -> int:
+    """Return about how many tokens a text has, for most texts rather too many than too few.
 
-    Prose has about four bytes to a token in English, and three or fewer in most scripts that are
-    not Latin.
+    A token of English prose has about four characters, of code three; digits and hexadecimal
+    numbers have two, and are underestimated. Beyond ASCII, tokens may be as short as a byte.
+
+    Args:
+        characters: Its Unicode code points.
+        size_bytes: Its bytes in UTF-8.
     """
-    return -(-size_bytes // _BYTES_PER_TOKEN)
+    return -(-characters // _CHARACTERS_PER_TOKEN) + size_bytes - characters
 
 
 @dataclass(frozen=True, slots=True)

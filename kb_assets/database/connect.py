@@ -126,6 +126,11 @@ class Database:
             SettingsError: The URL is not one of PostgreSQL.
         """
         self._conninfo = conninfo(url, application_name, lock_seconds)
+        # A session may be idle for as long as its work takes elsewhere.
+        options = conninfo_to_dict(self._conninfo)["options"]
+        self._session_conninfo = make_conninfo(
+            self._conninfo, options=f"{options} -c idle_session_timeout=0"
+        )
         self._max_size = max_size
         self._snapshots = snapshots
         self._pool: ConnectionPool[psycopg.Connection] | None = None
@@ -197,7 +202,7 @@ class Database:
             connection.close()
             return
         with self._lock:
-            if len(self._sessions) < _IDLE_SESSIONS:
+            if self._pool is not None and len(self._sessions) < _IDLE_SESSIONS:
                 self._sessions.append(connection)
                 return
         connection.close()
@@ -210,7 +215,7 @@ class Database:
             DatabaseRefusedError: The server cannot serve us; see `check_server`.
         """
         with unavailable_when_lost():
-            connection = psycopg.connect(self._conninfo, autocommit=True)
+            connection = psycopg.connect(self._session_conninfo, autocommit=True)
             try:
                 if self._types is None:
                     check_server(connection)

@@ -47,6 +47,7 @@ class Lease:
         shard_id: Its own row.
         fence: Grows with every lease of the shard.
         run_id: Who holds it.
+        waited: Another run held it, or what it shares slots with, when it was asked for.
     """
 
     shard: Shard
@@ -54,6 +55,7 @@ class Lease:
     shard_id: int
     fence: int
     run_id: str
+    waited: bool = False
 
     def guard(self, connection: psycopg.Connection) -> None:
         """Make sure the lease still holds until this transaction ends; its first statement.
@@ -116,7 +118,7 @@ def _take(
 ) -> Lease:
     try:
         source_id, shard_id = _find_or_add(connection, shard)
-        _lock(connection, shard, shard_id, wait_seconds, on_wait)
+        waited = _lock(connection, shard, shard_id, wait_seconds, on_wait)
         milliseconds = str(int(max(wait_seconds, 1.0) * 1000))
         connection.execute(_PREPARE, {"lock_timeout": milliseconds})
         raised = connection.execute(_RAISE_FENCE, {"shard_id": shard_id, "run_id": run_id})
@@ -132,7 +134,7 @@ def _take(
         ) from error
     if row is None:
         raise _no_source(shard)
-    return Lease(shard, source_id, shard_id, row[0], run_id)
+    return Lease(shard, source_id, shard_id, row[0], run_id, waited)
 
 
 def _find_or_add(connection: psycopg.Connection, shard: Shard) -> tuple[int, int]:
@@ -156,11 +158,14 @@ def _lock(
     shard_id: int,
     wait_seconds: float,
     on_wait: Callable[[str], None],
-) -> None:
+) -> bool:
     """Take the shard's lock, and keep it only if no overlapping shard is held.
 
     Two overlapping shards that are locked at the same moment see each other: both let go, and
     come back after pauses of unequal length.
+
+    Returns:
+        Whether there was something to wait for.
     """
     key = {"lock_class": SHARD_LOCK_CLASS, "shard_id": shard_id}
     give_up = time.monotonic() + wait_seconds
@@ -170,7 +175,7 @@ def _lock(
         locked = connection.execute(_TRY_LOCK, key).fetchone() == (True,)
         holders = connection.execute(_FIND_HOLDERS, key).fetchall()
         if locked and not holders:
-            return
+            return told
         if locked:
             _unlock(connection, shard_id)
         left = give_up - time.monotonic()

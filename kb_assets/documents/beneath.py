@@ -31,7 +31,8 @@ def version(status: os.stat_result) -> str:
 class Beneath:
     """Reads files beneath a folder, one after the other.
 
-    The folder of the last file stays open: what is read next mostly lies beside it.
+    The folder of the last file stays open: what is read next mostly lies beside it. Should it be
+    moved meanwhile, files are read in it where it stands then; a path is never followed there.
     """
 
     def __init__(self, root: str) -> None:

@@ -131,8 +131,18 @@ join kb.shard sh on sh.source_id = s.id
 where s.name = :source and sh.slot_low < :slot_high and sh.slot_high > :slot_low;
 
 -- name: forget_listing(shard_id)
-update kb.shard set listing_fingerprint = null
-where id = :shard_id and listing_fingerprint is not null;
+-- Shards of another layout that share slots with it must not take theirs for true either.
+with known as materialized (
+    select other.id
+    from kb.shard mine
+    join kb.shard other
+        on other.source_id = mine.source_id
+        and other.slot_low < mine.slot_high and other.slot_high > mine.slot_low
+    where mine.id = :shard_id and other.listing_fingerprint is not null
+    order by other.id
+    for update of other
+)
+update kb.shard s set listing_fingerprint = null from known where s.id = known.id;
 
 -- name: record_listing(found, fingerprint, shard_id)
 update kb.shard

@@ -10,7 +10,7 @@ from kb_assets.documents.moves import Moves
 from kb_assets.documents.parse import ParsedDocument, parse_job
 from kb_assets.documents.plan import Candidate, Decision, State, batches, decide
 from kb_assets.documents.source import Content, DocumentSource
-from kb_assets.errors import DocumentError
+from kb_assets.errors import DocumentError, SourceUnavailableError
 from kb_assets.fingerprints import content_hash
 from kb_assets.isolated import attempt
 from kb_assets.isolation import IsolatedWorker, processes_worth_having
@@ -93,13 +93,18 @@ class Reader:
         A batch is yielded while the next one is being parsed.
 
         Raises:
-            SourceUnavailableError: The source cannot be reached.
+            SourceUnavailableError: The source cannot be reached. What was read before is yielded.
         """
         before: _Begun | None = None
         for group in batches(
             candidates, max_bytes=MAX_BATCH_BYTES, max_documents=MAX_BATCH_DOCUMENTS
         ):
-            begun = self._begin(group)
+            try:
+                begun = self._begin(group)
+            except SourceUnavailableError:
+                if before is not None:
+                    yield before.finish()
+                raise
             if before is not None:
                 yield before.finish()
             before = begun

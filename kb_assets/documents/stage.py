@@ -129,12 +129,12 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
             return _Tally().report(listed.found, time.monotonic() - started)
         ensure_source(run.database, settings)
         lease = stack.enter_context(run.lease(shard))
-        if find_state(run.database, shard).leases != before.leases + 1:
-            # Another run was at work after we had listed: what it saw is newer.
+        others = find_state(run.database, shard).leases != before.leases + 1
+        if others or lease.waited:
+            # Another run was at work after we had listed: what it saw may be newer.
             listed = stack.enter_context(Listed(source.entries(), shard))
         store = DocumentStore(run.database, lease, conditions)
-        if before.listing is not None:
-            store.forget_listing()
+        store.forget_listing()
         tally = _bring_up_to_date(run, store, lease, source, listed, recipe)
         fingerprint = _fingerprint(listed, settings, conditions) if tally.is_certain else None
         store.record_listing(listed.found, fingerprint)

@@ -102,6 +102,8 @@ def embed_chunks(run: Run, shard: Shard) -> tuple[EmbedReport, ...]:
                     reports.append(_fill(run, lease, one.space, conditions))
                 except KbError as error:
                     failures.append(error)
+                    # What was not answered is for others to ask, while the next space is filled.
+                    release_claims(run.database, lease)
         finally:
             release_claims(run.database, lease)
     if failures:

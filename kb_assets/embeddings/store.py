@@ -9,7 +9,7 @@ import psycopg
 from psycopg.errors import UniqueViolation
 
 from kb_assets.database.bulk import copy_encoded
-from kb_assets.database.connect import Database
+from kb_assets.database.connect import Database, unavailable_when_lost
 from kb_assets.database.lease import SHARD_LOCK_CLASS, Lease
 from kb_assets.database.statements import Statements
 from kb_assets.documents.normalise import normalise
@@ -101,7 +101,9 @@ class WantedTexts:
         cursor = self._connection.cursor(binary=True)
         while True:
             named = {"after": after, "limit": limit}
-            rows = cursor.execute(_statements("read_wanted"), named).fetchall()
+            # Requests are open meanwhile: a loss must be told as one, so that they are kept.
+            with unavailable_when_lost():
+                rows = cursor.execute(_statements("read_wanted"), named).fetchall()
             if rows:
                 yield [
                     Text(hash_, input_text(title, path, text), tokens)
@@ -162,6 +164,9 @@ class VectorStore:
             vectors: Shape (texts, dimensions).
             calls: What each request took.
         """
+        # In one order, so that two who store the same texts wait for each other in a row.
+        order = sorted(range(len(hashes)), key=hashes.__getitem__)
+        hashes, vectors = [hashes[at] for at in order], vectors[order]
         try:
             self._add(hashes, vectors, calls, some_exist=False)
         except UniqueViolation:

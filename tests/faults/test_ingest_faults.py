@@ -11,9 +11,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from kb_assets.chunks.plan import chunk_rows, recipe_of
 from kb_assets.chunks.stage import chunk_documents
+from kb_assets.documents.beneath import Beneath
 from kb_assets.documents.parse import parse_job
 from kb_assets.documents.stage import read_documents
-from kb_assets.errors import SourceError
+from kb_assets.errors import SourceError, SourceUnavailableError
 from kb_assets.fingerprints import Shard
 from kb_assets.index.account import list_quarantine
 from kb_assets.knowledge_base import KnowledgeBase
@@ -326,4 +327,28 @@ def test_a_bug_met_in_the_run_s_own_process_costs_one_document(
     assert reasons(knowledge_base) == {"001.md": "parser_failed"}
     assert found(knowledge_base) == {"000.md", "002.md"}
     assert rows_of(knowledge_base, "select stage from kb.quarantine") == [(stage,)]
+    assert_sound(knowledge_base, hash_vector)
+
+
+def test_what_was_read_before_the_source_was_lost_is_kept(
+    knowledge_base: KnowledgeBase, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, 12)
+    monkeypatch.setattr("kb_assets.documents.reading.MAX_BATCH_DOCUMENTS", 5)
+    read_file, left = Beneath.read_file, [8]
+
+    def lost(beneath: Beneath, path: str, limit: int) -> tuple[bytes, os.stat_result | None]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise SourceUnavailableError("The disk is gone.")
+        return read_file(beneath, path, limit)
+
+    monkeypatch.setattr(Beneath, "read_file", lost)
+    with pytest.raises(SourceUnavailableError):
+        knowledge_base.index()
+    account = knowledge_base.status().shards[0].account
+    assert (account.documents, account.pending) == (5, 5)
+    left[0] = 100
+    knowledge_base.index()
+    assert len(found(knowledge_base)) == 12
     assert_sound(knowledge_base, hash_vector)

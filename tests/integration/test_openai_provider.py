@@ -179,7 +179,7 @@ def test_nothing_is_sent_beyond_what_the_caller_has_taken(server: OpenAIServer):
 
 def test_the_next_texts_are_asked_for_while_the_last_answers_are_out(server: OpenAIServer):
     """A slow answer at the end of one window does not hold the next one up."""
-    server.script(Fault(delay_seconds=0.5))
+    server.script(Fault(delay_seconds=5.0))
     windows = [[Text(b"", text, 3)] for text in texts(6)]
     answers = embed_all(embedder(server), windows, in_flight=2, max_texts=1, max_tokens=100)
     arrived = [outcome for outcomes in answers for outcome in outcomes]

@@ -105,6 +105,17 @@ def test_a_kept_process_is_used_again_for_another_function_and_ends_in_time() ->
     assert children() == set()
 
 
+def test_what_a_kept_process_imports_next_is_not_bounded_by_the_last_use() -> None:
+    small = 40 * MB
+    with kept_processes():
+        with IsolatedWorker[int, int]("os:getpgid", seconds=60, memory_bytes=small) as first:
+            list(first.map([0]))
+        kept = children()
+        with IsolatedWorker[object, object]("numpy:sum", seconds=60, memory_bytes=small) as then:
+            assert [total for _, total in then.map([[1, 2]])] == [3]
+            assert children() == kept
+
+
 def test_several_processes_share_the_items_and_keep_their_order() -> None:
     items: list[Item] = [("process", None), *(("echo", number) for number in range(600))]
     items += [("kill", int(signal.SIGKILL)), ("process", None), ("echo", 1), ("process", None)]
