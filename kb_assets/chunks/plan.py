@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kb_assets.chunks.chunk import Chunk
 from kb_assets.chunks.splitters import SPLITTER_VERSION, SplitSettings, split
-from kb_assets.database.binary import field, text_array
+from kb_assets.database.binary import TEXT, array, field
 from kb_assets.fingerprints import INPUT_TEXT_VERSION, input_hash, input_text
 
 # Workers import this module, and would wait for these.
@@ -102,7 +102,7 @@ def _row(job: SplitJob, keyed: KeyedChunk) -> bytes:
                 *(4, chunk.byte_end),
                 *(4, chunk.token_count),
             ),
-            field(text_array(chunk.heading_path)),
+            field(array(TEXT, [heading.encode() for heading in chunk.heading_path])),
             field(chunk.text.encode()),
         )
     )

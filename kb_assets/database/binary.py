@@ -17,8 +17,8 @@ TRAILER = struct.pack("!h", -1)
 NULL = struct.pack("!i", -1)
 """What stands for a value that is not there."""
 
-_TEXT_OID = 25
-_NO_ELEMENTS = struct.pack("!iiI", 0, 0, _TEXT_OID)
+BYTEA, TEXT = 17, 25
+"""The numbers of types, the same in every PostgreSQL."""
 
 
 def field(value: bytes) -> bytes:
@@ -26,9 +26,9 @@ def field(value: bytes) -> bytes:
     return len(value).to_bytes(4, "big") + value
 
 
-def text_array(values: Sequence[str]) -> bytes:
-    """Return a `text[]` of one dimension, without nulls."""
+def array(element: int, values: Sequence[bytes]) -> bytes:
+    """Return an array of one dimension, without nulls, of elements of a type."""
     if not values:
-        return _NO_ELEMENTS
-    head = struct.pack("!iiIii", 1, 0, _TEXT_OID, len(values), 1)
-    return head + b"".join(field(value.encode()) for value in values)
+        return struct.pack("!iiI", 0, 0, element)
+    head = struct.pack("!iiIii", 1, 0, element, len(values), 1)
+    return head + b"".join(map(field, values))

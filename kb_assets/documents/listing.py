@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from types import TracebackType
 from typing import IO, Any
 
 import psycopg
@@ -74,12 +73,7 @@ class Listed:
     def __enter__(self) -> "Listed":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._rows.close()
 
 

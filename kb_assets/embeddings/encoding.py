@@ -1,6 +1,5 @@
 """Hashes and vectors in PostgreSQL's binary format, made as a whole: as text they are slow."""
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,13 +8,11 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from kb_assets.database.binary import BYTEA, array
 from kb_assets.embeddings.embedder import Vectors
 from kb_assets.embeddings.space import Precision
 
 _HASH_BYTES = 32
-
-_BYTEA = 17
-"""The type's number, the same in every PostgreSQL."""
 
 _BYTEA_ARRAY = 1001
 
@@ -64,18 +61,13 @@ class Hashes:
 
 
 class _Dumper(Dumper):
-    """Writes hashes as a `bytea[]` of one dimension; see `array_send` in PostgreSQL's source."""
+    """Writes hashes as a `bytea[]`."""
 
     format = Format.BINARY
     oid = _BYTEA_ARRAY
 
     def dump(self, obj: Hashes) -> bytes:
-        count = len(obj.hashes)
-        if not count:
-            return struct.pack("!iiI", 0, 0, _BYTEA)
-        length = struct.pack("!i", _HASH_BYTES)
-        head = struct.pack("!iiIii", 1, 0, _BYTEA, count, 1)
-        return head + length + length.join(obj.hashes)
+        return array(BYTEA, obj.hashes)
 
 
 def bind_hashes(connection: psycopg.Connection[Any]) -> None:
