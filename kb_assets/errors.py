@@ -17,13 +17,16 @@ ones may go away when the same thing is tried again.
     │   ├── SpaceError             an embedding space is not fit for what was asked
     │   ├── CostLimitError         going on would spend more than was allowed
     │   ├── QualityError           retrieval fails its golden questions: nothing more is published
+    │   ├── ArchiveCorruptError    an archived object is not what its manifest says
     │   └── NotFoundError          what was asked for does not exist
     └── TransientError
         ├── DatabaseUnavailableError
         ├── SourceUnavailableError
         ├── ProviderUnavailableError
         ├── ShardBusyError         another run holds the shard
-        └── LeaseLostError         another run took the shard over; nothing more was written
+        ├── ArchiveBusyError       another run archives, restores or erases in that month
+        ├── ArchiveStaleError      rows changed between their copy and their deletion
+        └── LeaseLostError         another run took over; nothing more was written
 """
 
 from typing import Any, ClassVar
@@ -143,6 +146,12 @@ class QualityError(PermanentError):
     exit_code = 14
 
 
+class ArchiveCorruptError(PermanentError):
+    """An object of the archive is damaged, missing, or not what its manifest says."""
+
+    exit_code = 15
+
+
 class NotFoundError(PermanentError):
     """What was asked for does not exist."""
 
@@ -165,5 +174,13 @@ class ShardBusyError(TransientError):
     """Another run holds the shard and did not finish within the time allowed."""
 
 
+class ArchiveBusyError(TransientError):
+    """Another run is at work in that month of the archive."""
+
+
+class ArchiveStaleError(TransientError):
+    """Rows changed after they were copied; nothing was deleted, and they are copied again."""
+
+
 class LeaseLostError(TransientError):
-    """Another run took the shard over; this one wrote nothing more."""
+    """Another run took over what this one held; this one wrote nothing more."""

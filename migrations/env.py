@@ -1,5 +1,6 @@
 """How Alembic reaches the database: by `kb upgrade`, or by hand with the settings of `kb.toml`."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,8 +20,10 @@ MIGRATION_LOCK = 0x6B625F6D69677261
 
 
 def only_our_schema(name, type_, parent_names):
-    """Leave out `kb_space`, whose tables are made at run time, and whatever is not ours."""
-    return name == SCHEMA if type_ == "schema" else True
+    """Leave out what is made at run time, `kb_space` and months, and whatever is not ours."""
+    if type_ == "schema":
+        return name == SCHEMA
+    return type_ != "table" or not re.fullmatch(r"message_\d{4}_\d\d", name)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The tables of a knowledge base: the schema's one source of truth.
 
 Migrations are compared with what is declared here. Tables made at run time, one
-for each embedding space, live in the schema `kb_space` and are not declared.
+for each embedding space, live in the schema `kb_space` and are not declared. The tables of
+messages and their archive are in `message_tables`.
 """
 
 from sqlalchemy import (
@@ -27,30 +28,16 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
+import kb_assets.database.message_tables  # noqa: F401 (declares its tables)
+from kb_assets.database.metadata import metadata, now
+from kb_assets.database.months import define_functions, verbatim
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.row_security import protect_rows
-
-metadata = MetaData(
-    schema=SCHEMA,
-    naming_convention={
-        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "ck": "%(table_name)s_%(constraint_name)s_check",
-        "fk": "%(table_name)s_%(column_0_name)s_fkey",
-        "pk": "%(table_name)s_pkey",
-    },
-)
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
-
 
 source = Table(
     "source",
@@ -69,7 +56,7 @@ processing_recipe = Table(
     Column("id", Integer, Identity(always=True), primary_key=True),
     Column("fingerprint", LargeBinary, nullable=False, unique=True),
     Column("settings", JSONB, nullable=False),
-    _now("created_at"),
+    now("created_at"),
     comment="The versions and settings of parser, splitter and input text that make a revision",
 )
 
@@ -102,7 +89,7 @@ document = Table(
     Column("pending_revision_id", BigInteger),
     Column("missing_since", DateTime(timezone=True)),
     Column("vanished_at", DateTime(timezone=True)),
-    _now("created_at"),
+    now("created_at"),
     Column("live_tags", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     UniqueConstraint("source_id", "path"),
     Index(None, "source_id", "slot"),
@@ -150,7 +137,7 @@ document_revision = Table(
     Column("media_type", Text, nullable=False),
     Column("state", Text, nullable=False, server_default=text("'parsed'")),
     Column("run_id", Text),
-    _now("created_at"),
+    now("created_at"),
     UniqueConstraint("document_id", "content_hash", "recipe_id"),
     Index("document_revision_metadata_idx", "metadata", postgresql_using="gin"),
     Index("document_revision_tags_idx", "tags", postgresql_using="gin"),
@@ -193,7 +180,7 @@ embedding_space = Table(
     Column("document_prefix", Text, nullable=False, server_default=text("''")),
     Column("settings", JSONB, nullable=False, server_default=text("'{}'")),
     Column("state", Text, nullable=False, server_default=text("'building'")),
-    _now("created_at"),
+    now("created_at"),
     Column("promoted_at", DateTime(timezone=True)),
     CheckConstraint("state in ('building', 'live', 'retired')", name="state"),
     CheckConstraint("precision in ('halfvec', 'vector')", name="precision"),
@@ -208,7 +195,7 @@ embedding_unused = Table(
     "embedding_unused",
     metadata,
     Column("input_hash", LargeBinary, primary_key=True),
-    _now("since"),
+    now("since"),
     Index(None, "since"),
     comment="Input texts that no chunk had when they were last looked at",
 )
@@ -225,7 +212,7 @@ embedding_claim = Table(
     Column("input_hash", LargeBinary, nullable=False),
     Column("shard_id", Integer, nullable=False),
     Column("fence", BigInteger, nullable=False),
-    _now("claimed_at"),
+    now("claimed_at"),
     PrimaryKeyConstraint("space_id", "input_hash"),
     comment="Texts a run is paying for; void once its shard's lock is gone or its fence was raised",
 )
@@ -242,8 +229,8 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("1")),
-    _now("first_seen"),
-    _now("last_seen"),
+    now("first_seen"),
+    now("last_seen"),
     CheckConstraint("stage in ('read', 'parse', 'split', 'embed')", name="stage"),
     CheckConstraint("(stage = 'embed') = (space_id is not null)", name="space"),
     CheckConstraint("(stage = 'embed') = (document_id is null)", name="document"),
@@ -275,7 +262,7 @@ embedding_call = Table(
     Column("cost_usd", Numeric(14, 8), nullable=False),
     Column("seconds", Float, nullable=False),
     Column("outcome", Text, nullable=False),
-    _now("called_at"),
+    now("called_at"),
     Index(None, "run_id"),
     CheckConstraint("outcome in ('answered', 'refused', 'failed')", name="outcome"),
     comment="What was asked of embedding providers, and what it cost",
@@ -358,7 +345,7 @@ query_log = Table(
     "query_log",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    _now("asked_at"),
+    now("asked_at"),
     Column("caller", Text),
     Column("question", Text, nullable=False),
     Column("mode", Text, nullable=False),
@@ -375,7 +362,7 @@ evaluation = Table(
     "evaluation",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    _now("evaluated_at"),
+    now("evaluated_at"),
     Column("run_id", Text, nullable=False),
     Column("space_id", Integer, ForeignKey("kb.embedding_space.id", ondelete="CASCADE")),
     Column("purpose", Text, nullable=False),
@@ -411,6 +398,7 @@ for _table, _columns in _EXTERNAL.items():
 
 def _secure(_: MetaData, connection: Connection, **__: object) -> None:
     protect_rows(connection.exec_driver_sql)
+    define_functions(verbatim(connection))
 
 
 event.listen(metadata, "after_create", _secure)

@@ -1,5 +1,6 @@
 """What a knowledge base can be told: see `kb_assets.settings.settings`."""
 
+from kb_assets.settings.archive import ArchiveSettings
 from kb_assets.settings.indexing import (
     DOCUMENT_PATTERNS,
     EmbeddingSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "CONFIG_VARIABLE",
     "DOCUMENT_PATTERNS",
     "AnswerSettings",
+    "ArchiveSettings",
     "CacheSettings",
     "CallerSettings",
     "EmbeddingSettings",

@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from kb_assets.errors import SettingsError
 from kb_assets.fingerprints import Shard
+from kb_assets.settings.archive import ArchiveSettings
 from kb_assets.settings.indexing import (
     EmbeddingSettings,
     LimitSettings,
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
         answer: Which chat model `kb ask` answers with.
         cache: Where answers to repeated searches are kept; nowhere by default.
         quality: Which questions measure retrieval, and what follows from it.
+        archive: When old messages leave the database, and where to; never by default.
         callers: Who may search with less than everything in view.
         owners: Who answers for the assets: e-mail addresses or `team:name`.
         database_url: PostgreSQL for the writer; empty starts the embedded server.
@@ -82,6 +84,7 @@ class Settings(BaseSettings):
     answer: AnswerSettings = AnswerSettings()
     cache: CacheSettings = CacheSettings()
     quality: QualitySettings = QualitySettings()
+    archive: ArchiveSettings | None = None
     callers: tuple[CallerSettings, ...] = ()
     owners: tuple[str, ...] = ("team:knowledge",)
     database_url: str = ""
