@@ -17,12 +17,14 @@ ones may go away when the same thing is tried again.
     │   ├── SpaceError             an embedding space is not fit for what was asked
     │   ├── CostLimitError         going on would spend more than was allowed
     │   ├── QualityError           retrieval fails its golden questions: nothing more is published
+    │   ├── ObjectStoreError       the archive's store is not there, not ours, or holds other bytes
     │   ├── ArchiveCorruptError    an archived object is not what its manifest says
     │   └── NotFoundError          what was asked for does not exist
     └── TransientError
         ├── DatabaseUnavailableError
         ├── SourceUnavailableError
         ├── ProviderUnavailableError
+        ├── ObjectStoreUnavailableError
         ├── ShardBusyError         another run holds the shard
         ├── ArchiveBusyError       another run archives, restores or erases in that month
         ├── ArchiveStaleError      rows changed between their copy and their deletion
@@ -152,6 +154,12 @@ class ArchiveCorruptError(PermanentError):
     exit_code = 15
 
 
+class ObjectStoreError(PermanentError):
+    """The store that the archive lies in is missing, refuses us, or holds other bytes than ours."""
+
+    exit_code = 16
+
+
 class NotFoundError(PermanentError):
     """What was asked for does not exist."""
 
@@ -168,6 +176,10 @@ class SourceUnavailableError(TransientError):
 
 class ProviderUnavailableError(TransientError):
     """A provider cannot be reached, went on failing after retries, or broke off."""
+
+
+class ObjectStoreUnavailableError(TransientError):
+    """The store that the archive lies in cannot be reached, or what it did is not known."""
 
 
 class ShardBusyError(TransientError):
