@@ -5,16 +5,12 @@ no tag makes every document be read every time. The tag of what was read comes w
 bytes in one answer, so the two always belong together, and there is nothing to ask for
 twice. The store's own version id is not used: S3 gives it with an object and not in a
 listing, so that the two would never be equal.
-
-Credentials come from the environment, or from the machine's role, and from nowhere else.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 import obstore
-from obstore import exceptions, store
 
 from kb_assets.documents.files import MAX_PATH_BYTES
 from kb_assets.documents.pairing import Object, paired
@@ -23,36 +19,9 @@ from kb_assets.documents.refusals import blame_sidecar, refusal, too_large
 from kb_assets.documents.sidecar import MAX_METADATA_BYTES, joint_token
 from kb_assets.documents.source import Content, Entry
 from kb_assets.errors import DocumentError, SourceError, SourceUnavailableError
+from kb_assets.object_store.connect import STORE_ERRORS, first_line, open_store, trouble
 
 _PAGE = 1000
-_RETRIES = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
-_TIMEOUTS = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "600s"}
-_CLIENT_OPTIONS = frozenset(
-    (
-        *("allow_http", "allow_invalid_certificates", "http1_only", "http2_only", "user_agent"),
-        *("connect_timeout", "read_timeout", "timeout", "pool_idle_timeout"),
-        *("proxy_url", "proxy_ca_certificate", "proxy_excludes", "root_certificate"),
-    )
-)
-_SECRETS = (
-    "access_key",
-    "customer_key",
-    "encryption_key",
-    "secret",
-    "token",
-    "account_key",
-    "password",
-    "sas_key",
-    "service_account",
-)
-
-_CREDENTIALS_REFUSED = (
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"),
-    *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"),
-    *("AuthenticationFailed", "InvalidAuthenticationInfo"),
-)
-_SET_UP_WRONG = ("builder error", "status code: 3", "status code: 400", "status code: 404")
-_NO_SUCH_PLACE = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
 
 class ObjectStorePrefix:
@@ -80,7 +49,7 @@ class ObjectStorePrefix:
         self._uri = uri
         self._patterns = patterns
         self._max_bytes = max_document_bytes
-        self._store = _connect(uri, options or {})
+        self._store = open_store(uri, options or {}, SourceError)
 
     def entries(self) -> Iterator[Entry]:
         """List the documents, a page at a time; see `DocumentSource.entries`."""
@@ -114,7 +83,7 @@ class ObjectStorePrefix:
             for page in obstore.list(self._store, chunk_size=_PAGE):
                 for item in page:
                     yield Object(item["path"], _token(item), item["size"])
-        except (exceptions.BaseError, OSError, ValueError) as error:
+        except STORE_ERRORS as error:
             raise self._failure(error) from error
 
     def _read_object(self, path: str, limit: int) -> tuple[bytes, str | None]:
@@ -123,88 +92,52 @@ class ObjectStorePrefix:
             if found.meta["size"] > limit:
                 raise too_large(path, found.meta["size"], limit)
             return bytes(found.bytes()), _token(found.meta)
-        except (exceptions.BaseError, OSError, ValueError) as error:
+        except STORE_ERRORS as error:
             raise self._refusal(path, error) from error
 
     def _refusal(self, path: str, error: Exception) -> Exception:
         if isinstance(error, ValueError):
-            return refusal("outside_root", path, _first_line(error))
-        failure = self._failure(error)
-        if isinstance(failure, SourceUnavailableError) or _says(
-            error, *_NO_SUCH_PLACE, *_CREDENTIALS_REFUSED
-        ):
-            return failure
-        gone = isinstance(error, FileNotFoundError)
-        return refusal("vanished_while_reading" if gone else "unreadable", path, _first_line(error))
+            return refusal("outside_root", path, first_line(error))
+        found = trouble(error)
+        if found in ("no_place", "credentials", "unreachable"):
+            return self._failure(error)
+        gone = found == "missing"
+        return refusal("vanished_while_reading" if gone else "unreadable", path, first_line(error))
 
     def _failure(self, error: Exception) -> SourceError | SourceUnavailableError:
         """Return what a store's error means for the source as a whole."""
-        why = _first_line(error)
-        if isinstance(error, FileNotFoundError) or _says(error, *_NO_SUCH_PLACE):
+        found = trouble(error)
+        why = first_line(error)
+        if found in ("missing", "no_place"):
             return SourceError(
                 f"There is no {self._uri}.", why=why, fix="Correct `uri` in kb.toml."
             )
-        if isinstance(
-            error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
-        ) or _says(error, *_CREDENTIALS_REFUSED):
+        if found in ("credentials", "forbidden"):
             return SourceError(
                 f"{self._uri} may not be read.",
                 why=why,
                 fix="Set the store's credentials in the environment, with the right to list "
                 "and to read, and `region` in the source's options.",
             )
-        if isinstance(error, exceptions.InvalidPathError):
+        if found == "bad_key":
             return SourceError(
                 f"{self._uri} holds an object whose key cannot be a path.",
                 why=why,
                 fix="Rename the object, or choose a prefix that leaves it out.",
             )
-        return _unreachable(self._uri, why)
-
-
-def _unreachable(uri: str, why: str) -> SourceError | SourceUnavailableError:
-    if any(word in why for word in _SET_UP_WRONG):
-        return SourceError(
-            f"{uri} cannot be read as it is set up.",
-            why=why,
-            fix="Correct the source's options: endpoint, region, allow_http.",
-        )
-    return SourceUnavailableError(
-        f"{uri} cannot be reached.", why=why, fix="Try again; look at the store and the network."
-    )
-
-
-def _connect(uri: str, options: Mapping[str, str]) -> Any:  # noqa: ANN401
-    for key in options:
-        if any(secret in key.lower() for secret in _SECRETS):
-            raise SourceError(
-                f"The option {key!r} of {uri} is a secret.",
-                why="kb.toml holds no secrets.",
-                fix="Set it in the environment, as the store's own tools have it.",
+        if found == "set_up":
+            return SourceError(
+                f"{self._uri} cannot be read as it is set up.",
+                why=why,
+                fix="Correct the source's options: endpoint, region, allow_http.",
             )
-    connect: Any = store.from_url
-    client = {key: value for key, value in options.items() if key in _CLIENT_OPTIONS}
-    config: dict[str, Any] = {key: value for key, value in options.items() if key not in client}
-    try:
-        return connect(
-            uri, config=config, client_options={**_TIMEOUTS, **client}, retry_config=_RETRIES
+        return SourceUnavailableError(
+            f"{self._uri} cannot be reached.",
+            why=why,
+            fix="Try again; look at the store and the network.",
         )
-    except (exceptions.BaseError, ValueError, TypeError) as error:
-        raise SourceError(
-            f"{uri} cannot be opened.",
-            why=_first_line(error),
-            fix="Correct `uri` and the source's options in kb.toml.",
-        ) from error
 
 
 def _token(meta: Any) -> str | None:  # noqa: ANN401
     tag = meta["e_tag"]
     return f"{tag}:{meta['size']}" if tag else None
-
-
-def _says(error: Exception, *words: str) -> bool:
-    return any(word in str(error) for word in words)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n\nDebug source:")[0][:500]
