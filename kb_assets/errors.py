@@ -12,6 +12,7 @@ ones may go away when the same thing is tried again.
     │   ├── DatabaseRefusedError   the database is there, but cannot serve us
     │   ├── SourceError            a source is not there, or not ours to read
     │   ├── DocumentError          one document cannot be read, parsed or split
+    │   ├── MessageRefusedError    one message cannot be taken in
     │   ├── ProviderRefusedError   a provider or model will never answer this request
     │   ├── TextRefusedError       one text has no usable vector
     │   ├── SpaceError             an embedding space is not fit for what was asked
@@ -101,6 +102,20 @@ class DocumentError(PermanentError):
 
     Attributes:
         reason: A stable word for the cause, such as `binary` or `too_large`.
+    """
+
+    exit_code = 5
+
+    def __init__(self, reason: str, what: str, *, why: str = "", fix: str = "") -> None:
+        self.reason = reason
+        super().__init__(what, why=why, fix=fix)
+
+
+class MessageRefusedError(PermanentError):
+    """One message cannot be taken in.
+
+    Attributes:
+        reason: A stable word for the cause, such as `naive_time` or `id_taken`.
     """
 
     exit_code = 5

@@ -1,0 +1,1 @@
+"""Messages of conversations: taken in, counted as they come, and read in windows."""
