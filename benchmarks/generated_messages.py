@@ -110,15 +110,25 @@ def encoded(message: GeneratedMessage, *, late: bool = False) -> bytes:
     )
 
 
-def gzip_ratio(texts: Iterable[str]) -> float:
-    """Return how small gzip -6 makes the texts, one below the other, in pieces of 1 MB."""
-    piece, size, packed = bytearray(), 0, 0
-    for text in texts:
-        piece += text.encode() + b"\n"
-        if len(piece) >= 1_000_000:
-            size, packed = size + len(piece), packed + len(zlib.compress(piece, 6))
-            piece.clear()
-    return (packed + len(zlib.compress(piece, 6))) / (size + len(piece))
+class GzipRatio:
+    """How small gzip -6 makes texts, one below the other, in pieces of 1 MB."""
+
+    def __init__(self) -> None:
+        self._piece = bytearray()
+        self._bytes = self._packed = 0
+
+    def add(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._piece += text.encode() + b"\n"
+            if len(self._piece) >= 1_000_000:
+                self._bytes += len(self._piece)
+                self._packed += len(zlib.compress(self._piece, 6))
+                self._piece.clear()
+
+    @property
+    def value(self) -> float:
+        whole = self._bytes + len(self._piece)
+        return (self._packed + len(zlib.compress(self._piece, 6))) / whole
 
 
 class Prose:
