@@ -22,6 +22,7 @@ BENCHMARKS = {
     "growth": "the cost as the corpus grows",
     "dagster_overhead": "what Dagster adds",
     "local_model": "the local model",
+    "archive": "messages into the table and into the archive, and back",
 }
 REPORT = Path(__file__).parent / "RESULTS.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "benchmark.svg"
