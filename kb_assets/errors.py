@@ -27,6 +27,7 @@ ones may go away when the same thing is tried again.
         ├── ProviderUnavailableError
         ├── ObjectStoreUnavailableError
         ├── ShardBusyError         another run holds the shard
+        ├── DiskError              the local disk is full, or cannot be written
         ├── ArchiveBusyError       another run archives, restores or erases in that month
         ├── ArchiveStaleError      rows changed between their copy and their deletion
         └── LeaseLostError         another run took over; nothing more was written
@@ -199,6 +200,10 @@ class ObjectStoreUnavailableError(TransientError):
 
 class ShardBusyError(TransientError):
     """Another run holds the shard and did not finish within the time allowed."""
+
+
+class DiskError(TransientError):
+    """The local disk is full, or cannot be written."""
 
 
 class ArchiveBusyError(TransientError):

@@ -102,6 +102,9 @@ class Database:
     """A pool of writer connections.
 
     Nothing is connected before the first transaction, which also checks the server.
+
+    Attributes:
+        conninfo: What other clients connect with; it may hold a password.
     """
 
     def __init__(
@@ -125,11 +128,11 @@ class Database:
         Raises:
             SettingsError: The URL is not one of PostgreSQL.
         """
-        self._conninfo = conninfo(url, application_name, lock_seconds)
+        self.conninfo = conninfo(url, application_name, lock_seconds)
         # A session may be idle for as long as its work takes elsewhere.
-        options = conninfo_to_dict(self._conninfo)["options"]
+        options = conninfo_to_dict(self.conninfo)["options"]
         self._session_conninfo = make_conninfo(
-            self._conninfo, options=f"{options} -c idle_session_timeout=0"
+            self.conninfo, options=f"{options} -c idle_session_timeout=0"
         )
         self._max_size = max_size
         self._snapshots = snapshots
@@ -253,7 +256,7 @@ class Database:
                 # A pool hides why it cannot connect, and waits: the first connection is our own.
                 self.connect_outside_pool().close()
                 self._pool = ConnectionPool(
-                    self._conninfo,
+                    self.conninfo,
                     min_size=0,
                     max_size=self._max_size,
                     configure=self._configure,

@@ -1,0 +1,224 @@
+"""The copy: rows out of one snapshot of the database, sorted, into a Parquet file.
+
+PostgreSQL sends its binary COPY, the ADBC driver makes Arrow of it, DuckDB sorts and writes.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_postgresql.dbapi as postgresql
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg.sql import Composed
+
+from kb_assets.archive.relation import ROW_HASH, Aging
+from kb_assets.archive.row_hash import SUM_BYTES, stored_hashes, sum_of_hashes
+from kb_assets.errors import DatabaseUnavailableError, DiskError
+
+_MEMORY = "192MB"
+_ROWS_PER_GROUP = 16_384
+_COMPRESSION_LEVEL = 3
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went into a file, counted on the way.
+
+    Attributes:
+        rows: How many rows.
+        hashes: The sum of their hashes, as the database computed them.
+        low: The least value of the column that the file is sorted by.
+        high: The greatest.
+    """
+
+    rows: int = 0
+    hashes: int = 0
+    low: str | None = None
+    high: str | None = None
+
+    @property
+    def row_hash_sum(self) -> bytes:
+        """The sum of the hashes as it is stored."""
+        return int(self.hashes % 2 ** (8 * SUM_BYTES)).to_bytes(SUM_BYTES, "big")
+
+    def add(self, batch: Any, aging: Aging) -> None:  # noqa: ANN401
+        """Count one more batch."""
+        if batch.num_rows == 0:
+            return
+        ends = pc.min_max(batch.column(aging.group)).as_py()
+        self.rows += batch.num_rows
+        self.hashes += sum_of_hashes(stored_hashes(batch, ROW_HASH))
+        self.low = min(self.low or ends["min"], ends["min"])
+        self.high = max(self.high or ends["max"], ends["max"])
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A Parquet file.
+
+    Attributes:
+        file: Where it is.
+        tally: What is in it.
+        repeated: Keys and hashes of rows that were left out: an Arrow table, or nothing.
+        sha256: Its hash.
+        file_bytes: Its size.
+    """
+
+    file: Path
+    tally: Tally
+    repeated: Any
+    sha256: bytes = field(repr=False)
+    file_bytes: int
+
+
+@contextmanager
+def snapshot(conninfo: str) -> Iterator[Any]:
+    """Lend a cursor whose statements all see one state of the database, and only read.
+
+    Raises:
+        DatabaseUnavailableError: The database cannot be reached, or was lost.
+    """
+    with (
+        _lost(),
+        postgresql.connect(conninfo, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("begin isolation level repeatable read, read only")
+        yield cursor
+
+
+def rows_of(cursor: Any, statement: Composed) -> Any:  # noqa: ANN401
+    """Return what a statement selects as a stream of Arrow batches.
+
+    Args:
+        cursor: See `snapshot`.
+        statement: Without parameters; JSON as text.
+    """
+    cursor.execute(statement.as_string())
+    return cursor.fetch_record_batch()
+
+
+def write_sorted(
+    rows: Any,  # noqa: ANN401
+    file: Path,
+    aging: Aging,
+    *,
+    known: tuple[Path, ...] = (),
+) -> Written:
+    """Write rows to a Parquet file, sorted, compressed, in groups that can be skipped.
+
+    Args:
+        rows: A stream of Arrow batches: the table's columns and each row's hash.
+        file: Where to.
+        aging: The table.
+        known: Files whose keys are left out.
+
+    Raises:
+        DiskError: The local disk is full, or cannot be written.
+    """
+    tally, failures = Tally(), list[Exception]()
+    with _disk(failures), duckdb.connect(config=_config(file.parent)) as connection:
+        stream = _counted(rows, aging, None if known else tally, failures)
+        connection.register("arriving", stream)
+        copied, repeated = "arriving", None
+        if known:
+            repeated = _leave_out(connection, aging, known)
+            copied = "fresh"
+            for batch in connection.execute("from fresh").to_arrow_reader(_ROWS_PER_GROUP):
+                tally.add(batch, aging)
+        order = ", ".join(aging.order)
+        connection.execute(
+            f"copy (from {copied} order by {order}) to {_quoted(file)} (format parquet,"
+            f" compression zstd, compression_level {_COMPRESSION_LEVEL},"
+            f" row_group_size {_ROWS_PER_GROUP})"
+        )
+        with file.open("rb") as content:
+            digest = file_digest(content, "sha256").digest()
+    return Written(file, tally, repeated, digest, file.stat().st_size)
+
+
+def empty_folder(folder: Path) -> Path:
+    """Make a folder for files in work; what an earlier run left in it is removed."""
+    with _disk([]):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    return folder
+
+
+def _counted(
+    rows: Any,  # noqa: ANN401
+    aging: Aging,
+    tally: Tally | None,
+    failures: list[Exception],
+) -> Any:  # noqa: ANN401
+    """Return the same stream, counted; DuckDB would tell its errors as its own."""
+
+    def batches() -> Iterator[Any]:
+        try:
+            for batch in rows:
+                if tally is not None:
+                    tally.add(batch, aging)
+                yield batch
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(rows.schema, batches())
+
+
+def _leave_out(connection: Any, aging: Aging, known: tuple[Path, ...]) -> Any:  # noqa: ANN401
+    """Make the table `fresh` of what arrives and is not known, and return what is."""
+    keys = f"{aging.time}, {aging.key}"
+    files = ", ".join(map(_quoted, known))
+    cold = f"(select {keys} from read_parquet([{files}])) using ({keys})"  # noqa: S608
+    connection.execute("create temp table incoming as from arriving")
+    connection.execute(f"create temp table fresh as from incoming anti join {cold}")
+    return connection.execute(
+        f"select {keys}, {ROW_HASH} from incoming semi join {cold}"  # noqa: S608
+    ).to_arrow_table()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return {
+        "memory_limit": _MEMORY,
+        "temp_directory": str(folder / "sorting"),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "TimeZone": "UTC",
+    }
+
+
+def _quoted(file: Path) -> str:
+    return "'" + str(file).replace("'", "''") + "'"
+
+
+@contextmanager
+def _disk(failures: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, duckdb.Error) as error:
+        if failures:
+            raise failures[0] from error
+        raise DiskError(
+            "The archive cannot write its files here.",
+            why=str(error).partition("\n")[0],
+            fix="See that the disk of the knowledge base's home has room, and that it is ours.",
+        ) from error
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except postgresql.Error as error:
+        raise DatabaseUnavailableError(
+            "Rows could not be copied out of the database.",
+            why=str(error).strip(),
+            fix="See whether the server runs; then try again. Nothing was deleted.",
+        ) from error

@@ -1,0 +1,172 @@
+"""One segment on its way: entered, copied, uploaded, read back, proven; not yet committed."""
+
+import time
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psycopg.sql import Literal
+
+from kb_assets.archive import store
+from kb_assets.archive.copy import Written, rows_of, snapshot, write_sorted
+from kb_assets.archive.lease import MonthLease
+from kb_assets.archive.manifest import Made, ObjectFacts, manifest_bytes, manifest_of
+from kb_assets.archive.plan import Window, manifest_key, object_key, rows_per_segment, window_of
+from kb_assets.archive.relation import Aging
+from kb_assets.archive.verify import fetch_verified
+from kb_assets.database.names import SCHEMA
+from kb_assets.database.run import Run
+from kb_assets.database.statements import Statements
+from kb_assets.object_store import ObjectStore
+
+_statements = Statements.beside(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the steps of one month share.
+
+    Attributes:
+        run: Who works.
+        destination: Where objects go.
+        aging: The table.
+        lease: Holds the month.
+        folder: For files in work.
+        server: The versions of the server and of the schema.
+        seconds: How long each step took so far.
+    """
+
+    run: Run
+    destination: ObjectStore
+    aging: Aging
+    lease: MonthLease
+    folder: Path
+    server: tuple[str, str]
+    seconds: MutableMapping[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add what the body takes to a step's time."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - started
+            self.seconds[step] = self.seconds.get(step, 0.0) + taken
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A segment's file, and what its object must be.
+
+    Attributes:
+        segment: The segment's number.
+        source: `month`, `late` or `rewrite`.
+        window: Its span of time.
+        written: Its file; without rows there is no object.
+        facts: What the object must be.
+    """
+
+    segment: int
+    source: str
+    window: Window
+    written: Written
+    facts: ObjectFacts
+
+
+def copies(
+    work: Work, table: str, source: str, known: tuple[Path, ...], measured: tuple[int, int]
+) -> Iterator[Copied]:
+    """Copy a month's rows, a segment at a time, out of one snapshot.
+
+    Args:
+        work: The month.
+        table: The partition, or the table of late rows.
+        source: What the segments are entered as.
+        known: Files whose keys are left out.
+        measured: About how many rows there are, and what they take.
+
+    Raises:
+        DatabaseUnavailableError: The database was lost.
+        DiskError: The local disk is full.
+    """
+    whole = window_of(work.lease.month)
+    rows = rows_per_segment(*measured)
+    with work.run.database.transaction() as connection:
+        cut = list(store.windows(connection, table, whole, rows))
+    place = (SCHEMA, table)
+    with snapshot(work.run.database.conninfo) as cursor:
+        for window in cut:
+            segment = enter(work, source, window)
+            statement = _statements(
+                "copied",
+                copied=work.aging.copied(),
+                table=place,
+                low=Literal(window.low),
+                high=Literal(window.high),
+            )
+            with work.timed("copy"):
+                file = work.folder / f"{segment}.parquet"
+                written = write_sorted(rows_of(cursor, statement), file, work.aging, known=known)
+            yield note(work, segment, source, window, written)
+
+
+def enter(work: Work, source: str, window: Window) -> int:
+    """Enter a segment that is about to be copied, and return its number.
+
+    Raises:
+        LeaseLostError: Another run took the month over.
+    """
+    with work.run.database.transaction() as connection:
+        work.lease.guard(connection)
+        return store.add_segment(
+            connection,
+            work.lease.month_id,
+            source,
+            window,
+            fence=work.lease.fence,
+            run_id=work.run.run_id,
+        )
+
+
+def note(work: Work, segment: int, source: str, window: Window, written: Written) -> Copied:
+    """Note what a segment's object will be, before it is uploaded."""
+    tally = written.tally
+    facts = ObjectFacts(
+        object_key=object_key(work.aging.name, work.lease.month, segment, written.sha256),
+        sha256=written.sha256,
+        object_bytes=written.file_bytes,
+        rows=tally.rows,
+        row_hash_sum=tally.row_hash_sum,
+        conversation_low=tally.low or "",
+        conversation_high=tally.high or "",
+    )
+    if tally.rows:
+        with work.run.database.transaction() as connection:
+            store.note_object(connection, segment, facts)
+    return Copied(segment, source, window, written, facts)
+
+
+def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:
+    """Upload a segment's file, and read it back to the last row.
+
+    Returns:
+        The manifest, which lies beside the object, and the file that was read back.
+
+    Raises:
+        ArchiveCorruptError: The object is not what was uploaded.
+        ObjectStoreError: The store refuses us.
+        ObjectStoreUnavailableError: The store cannot be reached.
+    """
+    facts = copied.facts
+    with work.timed("upload"):
+        work.destination.put_file(facts.object_key, copied.written.file, facts.sha256)
+        copied.written.file.unlink()
+    with work.timed("verify"):
+        proven = fetch_verified(work.destination, facts, work.aging, work.folder)
+    made = Made(copied.segment, work.run.run_id, *work.server)
+    manifest = manifest_of(facts, made, copied.window, copied.source, work.aging)
+    work.destination.put_bytes(manifest_key(facts.object_key), manifest_bytes(manifest))
+    return manifest, proven

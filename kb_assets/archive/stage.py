@@ -1,0 +1,250 @@
+"""A month's way out of the database: closed, copied, verified, committed.
+
+Whatever fails before the commit leaves every row where it was. The month stays closed, which
+hides nothing from anybody, and the next run begins its copy anew.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from kb_assets.archive import store
+from kb_assets.archive.commit import commit_late, commit_month
+from kb_assets.archive.copy import empty_folder
+from kb_assets.archive.lease import MonthLease, month_lease
+from kb_assets.archive.plan import due_months, window_of
+from kb_assets.archive.relation import MESSAGES, Aging
+from kb_assets.archive.segment import Copied, Work, copies, prove
+from kb_assets.archive.verify import fetch_verified
+from kb_assets.database.connect import Database
+from kb_assets.database.run import Run
+from kb_assets.database.statements import Statements
+from kb_assets.errors import ArchiveStaleError, KbError
+from kb_assets.object_store import ObjectStore
+
+_ATTEMPTS = 3
+"""How often late rows are copied again that changed meanwhile."""
+
+_statements = Statements.beside(__file__)
+_CLOSE_MONTH = _statements("close_month")
+_GIVE_UP_COPIES = _statements("give_up_copies")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReport:
+    """A segment that was committed.
+
+    Attributes:
+        segment: Its number.
+        source: `month` or `late`.
+        rows: How many rows it holds.
+        object_bytes: The size of its object.
+        url: Where its object is.
+    """
+
+    segment: int
+    source: str
+    rows: int
+    object_bytes: int
+    url: str
+
+
+@dataclass(slots=True)
+class MonthReport:
+    """What was done with a month.
+
+    Attributes:
+        month: Its first day.
+        rows: How many rows became cold.
+        repeated: How many late rows were cold already, and were deleted.
+        table_bytes: What the rows took in the database, indexes left out.
+        object_bytes: What they take now.
+        segments: What was committed.
+        seconds: How long each step took: `copy`, `upload`, `verify`, `commit`. Uploading and
+            verifying go on while the next segment is copied.
+        note: Why nothing was done, if nothing was.
+    """
+
+    month: date
+    rows: int = 0
+    repeated: int = 0
+    table_bytes: int = 0
+    object_bytes: int = 0
+    segments: list[SegmentReport] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def months_due(
+    database: Database, now: datetime, retention_days: int, aging: Aging = MESSAGES
+) -> tuple[date, ...]:
+    """Return the months that have something to archive, oldest first.
+
+    Those that were restored are left alone for as long as they are held.
+    """
+    with database.transaction() as connection:
+        months = store.find_months(connection, aging)
+        late = store.find_late_months(connection, aging)
+    held = {one.month for one in months if one.hold_until is not None and one.hold_until > now}
+    hot = {one.month for one in months if one.is_hot} | set(late)
+    return due_months(hot - held, now, retention_days)
+
+
+def archive_month(
+    run: Run, destination: ObjectStore, month: date, *, aging: Aging = MESSAGES
+) -> MonthReport:
+    """Move a month's rows to the archive: those of its partition, then those that came late.
+
+    Args:
+        run: Who works.
+        destination: Where to.
+        month: Its first day; whether it is due is the caller's to know.
+        aging: The table.
+
+    Raises:
+        NotFoundError: The month never had a message.
+        ArchiveBusyError: Another run is at work in it.
+        ArchiveCorruptError: What was written is not what was read back; nothing was deleted.
+        ArchiveStaleError: Rows kept changing while they were copied; nothing was deleted.
+        TransientError: The database, the store or the disk failed; nothing was deleted.
+    """
+    report = MonthReport(month)
+    with month_lease(run.database, aging, month, run_id=run.run_id) as lease:
+        server = _prepare(run.database, lease)
+        folder = run.settings.home_folder / "archive-work" / f"{aging.name}-{month:%Y-%m}"
+        work = Work(run, destination, aging, lease, empty_folder(folder), server, report.seconds)
+        try:
+            if _close(run.database, lease):
+                _archive_partition(work, report)
+            _archive_late(work, report)
+        finally:
+            rmtree(folder, ignore_errors=True)
+    if not report.rows and not report.repeated:
+        report.note = "There was nothing to archive."
+    return report
+
+
+def _prepare(database: Database, lease: MonthLease) -> tuple[str, str]:
+    with database.transaction() as connection:
+        lease.guard(connection)
+        connection.execute(_GIVE_UP_COPIES, {"month_id": lease.month_id, "fence": lease.fence})
+        return store.describe_server(connection)
+
+
+def _close(database: Database, lease: MonthLease) -> bool:
+    """Close the month to every write, and say whether it has a partition."""
+    named = {"month_id": lease.month_id, "relation": lease.relation, "month": lease.month}
+    with database.transaction() as connection:
+        lease.guard(connection)
+        row = connection.execute(_CLOSE_MONTH, named).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _archive_partition(work: Work, report: MonthReport) -> None:
+    """Copy and prove all of a frozen partition; a segment is proven while the next is copied."""
+    table = f"{work.aging.name}_{work.lease.month:%Y_%m}"
+    measured = _measured(work, table)
+    segments: list[Copied] = []
+    proofs: list[Future[tuple[dict[str, Any], Path]]] = []
+    with _given_up_on_error(work, segments), ThreadPoolExecutor(1) as beside:
+        for copied in copies(work, table, "month", (), measured):
+            if proofs:
+                proofs[-1].result()[1].unlink()
+            if copied.written.tally.rows:
+                segments.append(copied)
+                proofs.append(beside.submit(prove, work, copied))
+        manifests = {
+            copied.segment: proof.result()[0]
+            for copied, proof in zip(segments, proofs, strict=True)
+        }
+        rows = sum(copied.facts.rows for copied in segments)
+        with work.timed("commit"):
+            commit_month(work.run.database, work.lease, work.aging, manifests, rows)
+    report.table_bytes += measured[1]
+    for copied in segments:
+        _report(work, report, copied)
+
+
+def _archive_late(work: Work, report: MonthReport) -> None:
+    """Archive rows of a table that is still written to; those that change are copied again."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _archive_late_once(work, report)
+            return
+        except ArchiveStaleError:
+            if attempt == _ATTEMPTS:
+                raise
+
+
+def _archive_late_once(work: Work, report: MonthReport) -> None:
+    measured = _measured(work, work.aging.late)
+    if not measured[0]:
+        return
+    for copied in copies(work, work.aging.late, "late", _known_files(work), measured):
+        segments = [copied]
+        with _given_up_on_error(work, segments):
+            manifests, proven = {}, None
+            if copied.facts.rows:
+                manifests[copied.segment], proven = prove(work, copied)
+            with work.timed("commit"):
+                deleted = commit_late(
+                    work.run.database,
+                    work.lease,
+                    work.aging,
+                    manifests,
+                    proven,
+                    copied.written.repeated,
+                )
+        report.repeated += deleted - copied.facts.rows
+        if proven is None:
+            _give_up(work, segments, "All of its rows were archived already.")
+        else:
+            proven.unlink()
+            _report(work, report, copied)
+    report.table_bytes += measured[1]
+
+
+def _measured(work: Work, table: str) -> tuple[int, int]:
+    with work.run.database.transaction() as connection:
+        return store.measure(connection, work.aging, table, window_of(work.lease.month))
+
+
+def _known_files(work: Work) -> tuple[Path, ...]:
+    """Return what is cold of the month, read back and verified."""
+    with work.run.database.transaction() as connection:
+        segments = store.find_segments(connection, [work.lease.month], aging=work.aging)
+    return tuple(
+        fetch_verified(work.destination, segment.facts, work.aging, work.folder)
+        for segment in segments
+    )
+
+
+def _report(work: Work, report: MonthReport, copied: Copied) -> None:
+    facts = copied.facts
+    report.rows += facts.rows
+    report.object_bytes += facts.object_bytes
+    url = work.destination.url(facts.object_key)
+    report.segments.append(
+        SegmentReport(copied.segment, copied.source, facts.rows, facts.object_bytes, url)
+    )
+
+
+@contextmanager
+def _given_up_on_error(work: Work, segments: list[Copied]) -> Iterator[None]:
+    """Note why segments were not committed; if that fails too, the next run notes it."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(KbError):
+            _give_up(work, segments, str(error)[:1000])
+        raise
+
+
+def _give_up(work: Work, segments: list[Copied], reason: str) -> None:
+    with work.run.database.transaction() as connection:
+        store.mark_stale(connection, [one.segment for one in segments], reason)
