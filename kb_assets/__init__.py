@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kb_assets.embeddings.embedder import Answer, Embedder, Model
     from kb_assets.errors import KbError, PermanentError, TransientError
     from kb_assets.knowledge_base import KnowledgeBase
+    from kb_assets.messages.message import Message
+    from kb_assets.messages.window import Window
     from kb_assets.retrieval.answer import Reply
     from kb_assets.retrieval.hits import Hit
     from kb_assets.settings import Settings
@@ -28,11 +30,13 @@ __all__ = [
     "Hit",
     "KbError",
     "KnowledgeBase",
+    "Message",
     "Model",
     "PermanentError",
     "Reply",
     "Settings",
     "TransientError",
+    "Window",
 ]
 
 _HOMES = {
@@ -41,11 +45,13 @@ _HOMES = {
     "Hit": "kb_assets.retrieval.hits",
     "KbError": "kb_assets.errors",
     "KnowledgeBase": "kb_assets.knowledge_base",
+    "Message": "kb_assets.messages.message",
     "Model": "kb_assets.embeddings.embedder",
     "PermanentError": "kb_assets.errors",
     "Reply": "kb_assets.retrieval.answer",
     "Settings": "kb_assets.settings",
     "TransientError": "kb_assets.errors",
+    "Window": "kb_assets.messages.window",
 }
 
 

@@ -9,7 +9,7 @@ Exit codes are stable:
     2    the command line is wrong
     3    kb.toml, a KB_* variable or an option is wrong
     4    the database has another schema, or cannot serve us
-    5    a source is missing or may not be read
+    5    a source is missing or may not be read, or messages were refused
     6    a provider refuses: embeddings, chat model or reranker
     7    an embedding space is not fit for what was asked
     8    it would cost more than limits.max_cost_per_run_usd

@@ -18,6 +18,7 @@ from kb_assets.cli.evaluate import evaluate
 from kb_assets.cli.explain import explain
 from kb_assets.cli.failures import report_error, report_interrupt, report_usage
 from kb_assets.cli.index import index
+from kb_assets.cli.messages import messages
 from kb_assets.cli.plan import plan
 from kb_assets.cli.search import search
 from kb_assets.cli.session import COMMON_OPTIONS, Session
@@ -78,6 +79,7 @@ for _command in (
     why,
     evaluate,
     space,
+    messages,
     dev,
     upgrade,
 ):

@@ -9,6 +9,7 @@ from kb_assets.database.migrate import require_current_schema, upgrade
 from kb_assets.database.row_security import require_bound
 from kb_assets.embeddings.embedder import Embedder
 from kb_assets.errors import SettingsError
+from kb_assets.messages.intake import Messages
 from kb_assets.retrieval.log import QueryLog
 from kb_assets.settings import Settings
 
@@ -86,12 +87,18 @@ class Connections:
         """Where searches are noted, for as long as `search.log_days` says."""
         return QueryLog(lambda: self.database, self.settings.search)
 
+    @opened_once
+    def messages(self) -> Messages:
+        """Where the messages of conversations come in, and are read in windows."""
+        return Messages(self.database)
+
     def _searched(self, url: str, name: str) -> Database:
         patience = self.settings.search.timeout_seconds
         return Database(url, application_name=name, snapshots=True, lock_seconds=patience)
 
     def close(self) -> None:
         """Close all connections; they are opened again when needed."""
+        self.__dict__.pop("messages", None)
         for name in ("query_log", "_cache", "database", "reader", "callers"):
             opened = self.__dict__.pop(name, None)
             if opened is not None:

@@ -13,11 +13,13 @@ def test_the_public_names_are_these() -> None:
         "Hit",
         "KbError",
         "KnowledgeBase",
+        "Message",
         "Model",
         "PermanentError",
         "Reply",
         "Settings",
         "TransientError",
+        "Window",
     ]
     for name in kb_assets.__all__:
         assert getattr(kb_assets, name).__name__ == name
