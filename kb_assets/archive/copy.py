@@ -21,9 +21,13 @@ from kb_assets.archive.relation import ROW_HASH, Aging
 from kb_assets.archive.row_hash import SUM_BYTES, stored_hashes, sum_of_hashes
 from kb_assets.errors import DatabaseUnavailableError, DiskError
 
-_MEMORY = "192MB"
+_MEMORY = "224MB"
 _ROWS_PER_GROUP = 16_384
 _COMPRESSION_LEVEL = 3
+
+
+class TooLargeError(DiskError):
+    """So many rows at once do not fit into the memory that sorting may take."""
 
 
 @dataclass(slots=True)
@@ -120,6 +124,7 @@ def write_sorted(
         known: Files whose keys are left out.
 
     Raises:
+        TooLargeError: The rows do not fit into memory: copy fewer at a time.
         DiskError: The local disk is full, or cannot be written.
     """
     tally, failures = Tally(), list[Exception]()
@@ -130,7 +135,7 @@ def write_sorted(
         if known:
             repeated = _leave_out(connection, aging, known)
             copied = "fresh"
-            for batch in connection.execute("from fresh").to_arrow_reader(_ROWS_PER_GROUP):
+            for batch in connection.sql("from fresh").to_arrow_reader(_ROWS_PER_GROUP):
                 tally.add(batch, aging)
         order = ", ".join(aging.order)
         connection.execute(
@@ -179,7 +184,7 @@ def _leave_out(connection: Any, aging: Aging, known: tuple[Path, ...]) -> Any:  
     cold = f"(select {keys} from read_parquet([{files}])) using ({keys})"  # noqa: S608
     connection.execute("create temp table incoming as from arriving")
     connection.execute(f"create temp table fresh as from incoming anti join {cold}")
-    return connection.execute(
+    return connection.sql(
         f"select {keys}, {ROW_HASH} from incoming semi join {cold}"  # noqa: S608
     ).to_arrow_table()
 
@@ -190,7 +195,6 @@ def _config(folder: Path) -> dict[str, Any]:
         "temp_directory": str(folder / "sorting"),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
-        "TimeZone": "UTC",
     }
 
 
@@ -205,6 +209,10 @@ def _disk(failures: list[Exception]) -> Iterator[None]:
     except (OSError, duckdb.Error) as error:
         if failures:
             raise failures[0] from error
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise TooLargeError(
+                "Rows are too large to be sorted.", why=str(error).partition("\n")[0]
+            ) from error
         raise DiskError(
             "The archive cannot write its files here.",
             why=str(error).partition("\n")[0],

@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 SEGMENT_BYTES = 96 * 1024 * 1024
 """How much of a table, about, goes into one segment: what memory is bounded by."""
 
-_LEAST_ROWS = 1_000
 _MOST_ROWS = 200_000
 
 
@@ -61,7 +60,7 @@ def rows_per_segment(rows: int, table_bytes: int) -> int:
     """Return how many rows go into one segment, so that it fits into memory."""
     if rows == 0:
         return _MOST_ROWS
-    return max(_LEAST_ROWS, min(_MOST_ROWS, SEGMENT_BYTES * rows // max(1, table_bytes)))
+    return max(1, min(_MOST_ROWS, SEGMENT_BYTES * rows // max(1, table_bytes)))
 
 
 def object_key(relation: str, month: date, segment: int, sha256: bytes) -> str:

@@ -108,7 +108,7 @@ where month_id = :month_id and state = 'restored';
 select kb.drop_month(:relation, :month);
 
 -- name: make_keys()
-create temporary table archived_key (id text collation "C", created_at timestamptz, row_hash bytea)
+create temporary table archived_key (id text collate "C", created_at timestamptz, row_hash bytea)
 on commit drop;
 
 -- name: delete_archived()

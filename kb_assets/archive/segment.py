@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.sql import Literal
 
 from kb_assets.archive import store
-from kb_assets.archive.copy import Written, rows_of, snapshot, write_sorted
+from kb_assets.archive.copy import TooLargeError, Written, rows_of, snapshot, write_sorted
 from kb_assets.archive.lease import MonthLease
 from kb_assets.archive.manifest import Made, ObjectFacts, manifest_bytes, manifest_of
 from kb_assets.archive.plan import Window, manifest_key, object_key, rows_per_segment, window_of
@@ -77,14 +77,13 @@ class Copied:
 
 
 def copies(
-    work: Work, table: str, source: str, known: tuple[Path, ...], measured: tuple[int, int]
-) -> Iterator[Copied]:
-    """Copy a month's rows, a segment at a time, out of one snapshot.
+    work: Work, table: str, known: tuple[Path, ...], measured: tuple[int, int]
+) -> Iterator[tuple[Window, Written]]:
+    """Copy a month's rows, as many as one segment holds at a time, out of one snapshot.
 
     Args:
         work: The month.
         table: The partition, or the table of late rows.
-        source: What the segments are entered as.
         known: Files whose keys are left out.
         measured: About how many rows there are, and what they take.
 
@@ -92,36 +91,35 @@ def copies(
         DatabaseUnavailableError: The database was lost.
         DiskError: The local disk is full.
     """
-    whole = window_of(work.lease.month)
-    rows = rows_per_segment(*measured)
-    with work.run.database.transaction() as connection:
-        cut = list(store.windows(connection, table, whole, rows))
-    place = (SCHEMA, table)
+    left = [(window_of(work.lease.month), rows_per_segment(*measured))]
     with snapshot(work.run.database.conninfo) as cursor:
-        for window in cut:
-            segment = enter(work, source, window)
-            statement = _statements(
-                "copied",
-                copied=work.aging.copied(),
-                table=place,
-                low=Literal(window.low),
-                high=Literal(window.high),
-            )
-            with work.timed("copy"):
-                file = work.folder / f"{segment}.parquet"
-                written = write_sorted(rows_of(cursor, statement), file, work.aging, known=known)
-            yield note(work, segment, source, window, written)
+        while left:
+            window, rows = left.pop()
+            with work.run.database.transaction() as connection:
+                cut = list(store.windows(connection, table, window, rows))
+            for place, one in enumerate(cut):
+                try:
+                    written = _written(work, cursor, table, one, known)
+                except TooLargeError:
+                    # Rows that are larger than the others of their month.
+                    if rows == 1:
+                        raise
+                    left += [(later, rows) for later in reversed(cut[place + 1 :])]
+                    left.append((one, max(1, rows // 8)))
+                    break
+                yield one, written
 
 
-def enter(work: Work, source: str, window: Window) -> int:
-    """Enter a segment that is about to be copied, and return its number.
+def enter(work: Work, source: str, window: Window, written: Written) -> Copied:
+    """Enter a segment before its object is uploaded: whatever happens then, it is known as ours.
 
     Raises:
         LeaseLostError: Another run took the month over.
     """
+    tally = written.tally
     with work.run.database.transaction() as connection:
         work.lease.guard(connection)
-        return store.add_segment(
+        segment = store.add_segment(
             connection,
             work.lease.month_id,
             source,
@@ -129,24 +127,36 @@ def enter(work: Work, source: str, window: Window) -> int:
             fence=work.lease.fence,
             run_id=work.run.run_id,
         )
-
-
-def note(work: Work, segment: int, source: str, window: Window, written: Written) -> Copied:
-    """Note what a segment's object will be, before it is uploaded."""
-    tally = written.tally
-    facts = ObjectFacts(
-        object_key=object_key(work.aging.name, work.lease.month, segment, written.sha256),
-        sha256=written.sha256,
-        object_bytes=written.file_bytes,
-        rows=tally.rows,
-        row_hash_sum=tally.row_hash_sum,
-        conversation_low=tally.low or "",
-        conversation_high=tally.high or "",
-    )
-    if tally.rows:
-        with work.run.database.transaction() as connection:
-            store.note_object(connection, segment, facts)
+        facts = ObjectFacts(
+            object_key=object_key(work.aging.name, work.lease.month, segment, written.sha256),
+            sha256=written.sha256,
+            object_bytes=written.file_bytes,
+            rows=tally.rows,
+            row_hash_sum=tally.row_hash_sum,
+            conversation_low=tally.low or "",
+            conversation_high=tally.high or "",
+        )
+        store.note_object(connection, segment, facts)
     return Copied(segment, source, window, written, facts)
+
+
+def _written(
+    work: Work,
+    cursor: Any,  # noqa: ANN401
+    table: str,
+    window: Window,
+    known: tuple[Path, ...],
+) -> Written:
+    statement = _statements(
+        "copied",
+        copied=work.aging.copied(),
+        table=(SCHEMA, table),
+        low=Literal(window.low),
+        high=Literal(window.high),
+    )
+    file = work.folder / f"{window.low:%d-%H%M%S.%f}.parquet"
+    with work.timed("copy"):
+        return write_sorted(rows_of(cursor, statement), file, work.aging, known=known)
 
 
 def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:

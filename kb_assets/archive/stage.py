@@ -19,7 +19,7 @@ from kb_assets.archive.copy import empty_folder
 from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.plan import due_months, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
-from kb_assets.archive.segment import Copied, Work, copies, prove
+from kb_assets.archive.segment import Copied, Work, copies, enter, prove
 from kb_assets.archive.verify import fetch_verified
 from kb_assets.database.connect import Database
 from kb_assets.database.run import Run
@@ -152,12 +152,12 @@ def _archive_partition(work: Work, report: MonthReport) -> None:
     segments: list[Copied] = []
     proofs: list[Future[tuple[dict[str, Any], Path]]] = []
     with _given_up_on_error(work, segments), ThreadPoolExecutor(1) as beside:
-        for copied in copies(work, table, "month", (), measured):
+        for window, written in copies(work, table, (), measured):
             if proofs:
                 proofs[-1].result()[1].unlink()
-            if copied.written.tally.rows:
-                segments.append(copied)
-                proofs.append(beside.submit(prove, work, copied))
+            if written.tally.rows:
+                segments.append(enter(work, "month", window, written))
+                proofs.append(beside.submit(prove, work, segments[-1]))
         manifests = {
             copied.segment: proof.result()[0]
             for copied, proof in zip(segments, proofs, strict=True)
@@ -185,12 +185,14 @@ def _archive_late_once(work: Work, report: MonthReport) -> None:
     measured = _measured(work, work.aging.late)
     if not measured[0]:
         return
-    for copied in copies(work, work.aging.late, "late", _known_files(work), measured):
-        segments = [copied]
+    known = _known_files(work)
+    for window, written in copies(work, work.aging.late, known, measured):
+        segments: list[Copied] = []
+        manifests, proven = {}, None
         with _given_up_on_error(work, segments):
-            manifests, proven = {}, None
-            if copied.facts.rows:
-                manifests[copied.segment], proven = prove(work, copied)
+            if written.tally.rows:
+                segments.append(enter(work, "late", window, written))
+                manifests[segments[0].segment], proven = prove(work, segments[0])
             with work.timed("commit"):
                 deleted = commit_late(
                     work.run.database,
@@ -198,13 +200,10 @@ def _archive_late_once(work: Work, report: MonthReport) -> None:
                     work.aging,
                     manifests,
                     proven,
-                    copied.written.repeated,
+                    written.repeated,
                 )
-        report.repeated += deleted - copied.facts.rows
-        if proven is None:
-            _give_up(work, segments, "All of its rows were archived already.")
-        else:
-            proven.unlink()
+        report.repeated += deleted - written.tally.rows
+        for copied in segments:
             _report(work, report, copied)
     report.table_bytes += measured[1]
 
@@ -240,11 +239,6 @@ def _given_up_on_error(work: Work, segments: list[Copied]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with suppress(KbError):
-            _give_up(work, segments, str(error)[:1000])
+        with suppress(KbError), work.run.database.transaction() as connection:
+            store.mark_stale(connection, [one.segment for one in segments], str(error)[:1000])
         raise
-
-
-def _give_up(work: Work, segments: list[Copied], reason: str) -> None:
-    with work.run.database.transaction() as connection:
-        store.mark_stale(connection, [one.segment for one in segments], reason)

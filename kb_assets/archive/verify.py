@@ -99,8 +99,10 @@ def _hashed(file: Path, aging: Aging) -> Iterator[tuple[Any, bytes]]:
     schema = schema_of(aging)
     try:
         with parquet.ParquetFile(file) as opened:
-            if not opened.schema_arrow.equals(schema):
-                raise ArchiveCorruptError(f"Its columns are {opened.schema_arrow.names}.")
+            found = opened.schema_arrow
+            # DuckDB says of some columns that they hold no nulls, which is nothing to insist on.
+            if (found.names, found.types) != (schema.names, schema.types):
+                raise ArchiveCorruptError(f"Its columns are {found}.")
             for batch in opened.iter_batches(_BATCH_ROWS):
                 hashes = row_hashes(batch, aging.columns)
                 if hashes != stored_hashes(batch, ROW_HASH):
