@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _LIMIT = 10_000
 """The most documents in quarantine that are listed for one shard."""
 
-_COUNTS = ("documents", "live", "partial", "quarantined", "pending", "missing", "vanishing")
+_RARE = ("partial", "pending", "missing", "vanishing", "erased")
+_COUNTS = ("documents", "live", "quarantined", *_RARE)
 _CONTENTS = ("chunks", "texts", "tokens")
 
 
@@ -127,11 +128,7 @@ def _print(found: "Status", refused: "list[Quarantined]", quarantine: bool) -> N
 def _shards_table(found: "Status") -> Any:  # noqa: ANN401
     from kb_assets.cli.output import table
 
-    rare = [
-        name
-        for name in ("partial", "pending", "missing", "vanishing")
-        if any(getattr(one.account, name) for one in found.shards)
-    ]
+    rare = [name for name in _RARE if any(getattr(one.account, name) for one in found.shards)]
     columns = ("Shard", "Found", "Live", *map(str.capitalize, rare), "Quarantined")
     rows = [_row(one, rare) for one in found.shards]
     return table((*columns, "Chunks", "Tokens", "Changed"), rows)

@@ -48,7 +48,11 @@ def _print(story: "Story") -> None:
 def _lines(story: "Story") -> Iterator[tuple[str, str]]:
     from kb_assets.cli.output import count_of
 
-    yield "found", f"{story.found_at:%Y-%m-%d %H:%M:%S} UTC"
+    if story.found_at:
+        yield "found", f"{story.found_at:%Y-%m-%d %H:%M:%S} UTC"
+    if story.erasure:
+        number, moment = story.erasure
+        yield "erased", f"{moment:%Y-%m-%d %H:%M:%S} UTC, erasure {number} of `kb erase --list`"
     if story.missing_since:
         yield "missing", f"since {story.missing_since:%Y-%m-%d %H:%M:%S} UTC"
     if story.vanished_at:

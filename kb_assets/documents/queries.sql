@@ -125,7 +125,13 @@ update kb.document set missing_since = now() where id = any(:ids) and missing_si
 -- Every lease of the shard, or of one that shares slots with it, raises a fence.
 select coalesce(sum(sh.fence), 0)::bigint,
     (array_agg(sh.listing_fingerprint)
-        filter (where sh.slot_low = :slot_low and sh.slot_high = :slot_high)) [1]
+        filter (where sh.slot_low = :slot_low and sh.slot_high = :slot_high)) [1],
+    array(
+        select e.path
+        from kb.erased_document e
+        join kb.source of on of.id = e.source_id
+        where of.name = :source
+    )
 from kb.source s
 join kb.shard sh on sh.source_id = s.id
 where s.name = :source and sh.slot_low < :slot_high and sh.slot_high > :slot_low;

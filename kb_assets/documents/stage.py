@@ -123,16 +123,17 @@ def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
     conditions = read_conditions(run.settings, settings, recipe)
     before = find_state(run.database, shard)
     with ExitStack() as stack:
-        listed = stack.enter_context(Listed(source.entries(), shard))
+        listed = stack.enter_context(Listed(before.leave_out_erased(source.entries()), shard))
         known = before.listing is not None and not run.verify
         if known and before.listing == _fingerprint(listed, settings, conditions):
             return _Tally().report(listed.found, time.monotonic() - started)
         ensure_source(run.database, settings)
         lease = stack.enter_context(run.lease(shard))
-        others = find_state(run.database, shard).leases != before.leases + 1
+        now = find_state(run.database, shard)
+        others = now.leases != before.leases + 1 or now.erased != before.erased
         if others or lease.waited:
             # Another run was at work after we had listed: what it saw may be newer.
-            listed = stack.enter_context(Listed(source.entries(), shard))
+            listed = stack.enter_context(Listed(now.leave_out_erased(source.entries()), shard))
         store = DocumentStore(run.database, lease, conditions)
         store.forget_listing()
         tally = _bring_up_to_date(run, store, lease, source, listed, recipe)

@@ -15,6 +15,7 @@ from kb_assets.database.statements import Statements
 from kb_assets.documents.batch import Batch, Parsed
 from kb_assets.documents.normalise import normalise
 from kb_assets.documents.recipe import Recipe
+from kb_assets.documents.source import Entry
 from kb_assets.errors import DocumentError
 from kb_assets.fingerprints import Shard, slot
 from kb_assets.settings import SourceSettings
@@ -96,10 +97,18 @@ class ShardState:
         leases: How many leases there have been of the shard, and of shards of another layout
             that share slots with it.
         listing: The fingerprint of its listing, if everything in that had been read.
+        erased: Paths of the source that are not read any more, whatever it lists.
     """
 
     leases: int
     listing: bytes | None
+    erased: frozenset[str]
+
+    def leave_out_erased(self, entries: Iterable[Entry]) -> Iterable[Entry]:
+        """Return a listing without what was erased."""
+        if not self.erased:
+            return entries
+        return (entry for entry in entries if entry.path not in self.erased)
 
 
 def find_state(database: Database, shard: Shard) -> ShardState:
@@ -112,7 +121,8 @@ def find_state(database: Database, shard: Shard) -> ShardState:
     with database.transaction() as connection:
         row = connection.execute(_statements("find_state"), named).fetchone()
     assert row is not None
-    return ShardState(*row)
+    leases, listing, erased = row
+    return ShardState(leases, listing, frozenset(erased))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from kb_assets.documents.listing import Listed, Listing
 from kb_assets.documents.open import open_source
 from kb_assets.documents.reading import Reader
 from kb_assets.documents.stage import read_conditions
-from kb_assets.documents.store import find_recipe, find_source
+from kb_assets.documents.store import find_recipe, find_source, find_state
 from kb_assets.embeddings.open import model_of, price_of
 from kb_assets.embeddings.space import Space, find_space
 from kb_assets.errors import DocumentError
@@ -115,7 +115,8 @@ def _shard(run: Run, connection: psycopg.Connection[Any], shard: Shard) -> Shard
     with ExitStack() as stack:
         listing_connection = stack.enter_context(run.database.session())
         listing = Listing(listing_connection, shard, source_id=source_id)
-        listed = stack.enter_context(Listed(source.entries(), shard))
+        entries = find_state(run.database, shard).leave_out_erased(source.entries())
+        listed = stack.enter_context(Listed(entries, shard))
         listing.fill(listed)
         moves = listing.moves(recipe_id)
         reader = stack.enter_context(

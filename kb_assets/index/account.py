@@ -27,6 +27,7 @@ class Account:
         pending: On their way, or missed and withheld by the mass-delete guard.
         missing: Those among the pending that the guard withholds.
         vanishing: Gone from the source; they leave search at the next publish.
+        erased: Not listed and not read any more, whatever the source has.
     """
 
     listed: int | None
@@ -38,6 +39,7 @@ class Account:
     pending: int
     missing: int
     vanishing: int
+    erased: int
 
     @property
     def is_balanced(self) -> bool:
@@ -80,7 +82,7 @@ class Quarantined:
     last_seen: datetime
 
 
-_NOTHING = Account(None, None, 0, 0, 0, 0, 0, 0, 0)
+_NOTHING = Account(None, None, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def account_for(database: Database, shard: Shard) -> Account:
@@ -93,7 +95,8 @@ def account_for(database: Database, shard: Shard) -> Account:
         counts = connection.execute(_statements("account"), named).fetchone()
     assert listed is not None
     assert counts is not None
-    return Account(*listed, *counts)
+    values = (*listed[:2], *counts, sum(map(shard.owns, listed[2])))
+    return Account(*values)
 
 
 def contents_of(database: Database, shard: Shard) -> Contents:

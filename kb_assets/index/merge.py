@@ -63,9 +63,18 @@ def merge_postings(database: Database) -> int:
             lock_publishing(connection)
             state = next((one for one in _read(connection) if one.source_id == source_id), None)
             if state is not None and _is_due(state):
-                _merge(connection, state)
+                _merge(connection, state, full=state.needs_full)
                 done += 1
     return done
+
+
+def drop_dead_postings(database: Database, source_id: int) -> None:
+    """Merge all postings of a source, so that nothing is left of what is dead."""
+    with database.transaction() as connection:
+        lock_publishing(connection)
+        for state in _read(connection):
+            if state.source_id == source_id and state.dead:
+                _merge(connection, state, full=True)
 
 
 def _is_due(state: _State) -> bool:
@@ -81,9 +90,9 @@ def _read(connection: psycopg.Connection[Any]) -> list[_State]:
     return [_State(*row) for row in connection.execute(_statements("lexical_states"))]
 
 
-def _merge(connection: psycopg.Connection[Any], state: _State) -> None:
-    after = 0 if state.needs_full else state.base_generation
-    new_ordinals = _renumber(connection, state) if state.needs_full else None
+def _merge(connection: psycopg.Connection[Any], state: _State, *, full: bool) -> None:
+    after = 0 if full else state.base_generation
+    new_ordinals = _renumber(connection, state) if full else None
     generation = state.generation + 1
     named = {"source_id": state.source_id, "after": after, "generation": generation}
     with connection.cursor(name="postings") as cursor:
@@ -100,7 +109,7 @@ def _merge(connection: psycopg.Connection[Any], state: _State) -> None:
             "source_id": state.source_id,
             "generation": generation,
             "next_ordinal": live,
-            "full": state.needs_full,
+            "full": full,
         },
     )
 

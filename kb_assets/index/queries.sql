@@ -220,8 +220,10 @@ select count(*) filter (where place <> 'vanishing'),
 from placed;
 
 -- name: listed(source_id, slot_low, slot_high)
--- What the last listings of these slots showed; null before the first.
-select sum(found_documents)::bigint, min(listed_at)
+-- What the last listings of these slots showed, null before the first; and what of the source is
+-- not listed any more, because it was erased.
+select sum(found_documents)::bigint, min(listed_at),
+    array(select path from kb.erased_document where source_id = :source_id)
 from kb.shard
 where source_id = :source_id and slot_low >= :slot_low and slot_high <= :slot_high
     and listed_at is not null;
@@ -256,6 +258,14 @@ left join kb.document_version v on v.document_id = d.id
 left join kb.document_revision live on live.id = d.live_revision_id
 left join kb.document_revision pending on pending.id = d.pending_revision_id
 left join kb.quarantine q on q.document_id = d.id
+where d.path = :path and (:source ::text is null or s.name = :source)
+order by s.name;
+
+-- name: find_erased(path, source)
+select s.name, d.path, e.id, e.requested_at
+from kb.erased_document d
+join kb.source s on s.id = d.source_id
+join kb.erasure e on e.id = d.erasure_id
 where d.path = :path and (:source ::text is null or s.name = :source)
 order by s.name;
 

@@ -74,28 +74,32 @@ class Story:
     Attributes:
         source: The source's name.
         path: The document's path in it.
-        found_at: When it was first listed.
+        found_at: When it was first listed; None if it was erased.
         missing_since: When it was first missed, while the mass-delete guard keeps it.
         vanished_at: When it was seen to be gone; it leaves at the next publish.
         content_hash: What its content was when last read, hexadecimal; None if it never could be.
         live: The revision that answers.
         pending: The revision that waits.
         refusal: Why it is in quarantine.
+        erasure: The number and the moment of its erasure, of which nothing but that is known.
     """
 
     source: str
     path: str
-    found_at: datetime
+    found_at: datetime | None
     missing_since: datetime | None
     vanished_at: datetime | None
     content_hash: str | None
     live: RevisionStory | None
     pending: RevisionStory | None
     refusal: Refusal | None
+    erasure: tuple[int, datetime] | None = None
 
     @property
     def verdict(self) -> str:
         """The story in one sentence."""
+        if self.erasure:
+            return "erased: it is not read any more, even if its source still has it"
         if self.vanished_at:
             return "gone from its source: it leaves search at the next publish"
         if self.missing_since:
@@ -128,9 +132,11 @@ def stories_of(database: Database, path: str, source: str | None = None) -> tupl
     """
     with database.transaction() as connection:
         rows = connection.execute(_statements("story"), {"path": path, "source": source}).fetchall()
-        if not rows:
+        erased = connection.execute(_statements("find_erased"), {"path": path, "source": source})
+        stories = (*(_story(connection, row) for row in rows), *map(_end, erased.fetchall()))
+        if not stories:
             raise _not_found(connection, path)
-        return tuple(_story(connection, row) for row in rows)
+        return stories
 
 
 def _not_found(connection: psycopg.Connection[Any], path: str) -> NotFoundError:
@@ -166,6 +172,11 @@ def _story(connection: psycopg.Connection[Any], row: tuple[Any, ...]) -> Story:
         pending=pending,
         refusal=Refusal(*row[16:]) if row[16] else None,
     )
+
+
+def _end(row: tuple[Any, ...]) -> Story:
+    source, path, erasure_id, erased_at = row
+    return Story(source, path, *(None,) * 7, erasure=(erasure_id, erased_at))
 
 
 def _texts(connection: psycopg.Connection[Any], revision_id: int) -> Texts | None:

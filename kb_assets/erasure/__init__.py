@@ -1,0 +1,1 @@
+"""The right to be forgotten: hidden at once, rewritten out of the archive, never read in again."""
