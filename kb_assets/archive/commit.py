@@ -5,10 +5,13 @@ was copied. Rows of a table that goes on being written to are deleted one by one
 that are still as they were copied. If their number is not that of the copy, nothing happens.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from psycopg.errors import LockNotAvailable
 
 from kb_assets.archive import store
 from kb_assets.archive.encoding import copied_rows
@@ -21,10 +24,15 @@ from kb_assets.database.names import SCHEMA
 from kb_assets.database.statements import Statements
 from kb_assets.errors import ArchiveStaleError, DatabaseUnavailableError
 
+_ATTEMPTS = 10
+_PAUSE_SECONDS = 3.0
+"""Between attempts to drop a partition; others go on with the table meanwhile."""
+
 Manifests = Mapping[int, Mapping[str, Any]]
 
 _statements = Statements.beside(__file__)
 _RETIRE_RESTORED = _statements("retire_restored")
+_LIMIT_LOCK_WAIT = _statements("limit_lock_wait")
 _DROP_MONTH = _statements("drop_month")
 _MAKE_KEYS = _statements("make_keys")
 
@@ -46,6 +54,20 @@ def commit_month(
         LeaseLostError: Another run took the month over; nothing was changed.
         DatabaseUnavailableError: The database was lost, and nothing was changed.
     """
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            _commit_month(database, lease, aging, manifests, rows)
+            return
+        except DatabaseUnavailableError as error:
+            # Readers of the whole table keep its partitions from being dropped.
+            if not isinstance(error.__cause__, LockNotAvailable) or not attempts_left:
+                raise
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _commit_month(
+    database: Database, lease: MonthLease, aging: Aging, manifests: Manifests, rows: int
+) -> None:
     partition = f"{aging.name}_{lease.month:%Y_%m}"
     count = _statements("measure_month", table=(SCHEMA, partition))
     with _known_outcome(database, manifests), database.transaction() as connection:
@@ -54,6 +76,7 @@ def commit_month(
         _commit(store.commit_segments(connection, manifests), len(manifests))
         found = connection.execute(count, {"table": f"{SCHEMA}.{partition}"}).fetchone()
         _same(found[0] if found else 0, rows)
+        connection.execute(_LIMIT_LOCK_WAIT)
         connection.execute(_DROP_MONTH, {"relation": aging.name, "month": lease.month})
 
 

@@ -104,6 +104,10 @@ where id = any(:ids) and state in ('committed', 'restored');
 update kb.archive_segment set state = 'retired', retired_at = now()
 where month_id = :month_id and state = 'restored';
 
+-- name: limit_lock_wait()
+-- Whoever waits for a table's lock makes all others wait behind it.
+set local lock_timeout = '2s';
+
 -- name: drop_month(relation, month)
 select kb.drop_month(:relation, :month);
 

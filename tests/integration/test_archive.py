@@ -1,6 +1,8 @@
 """A month's way out of the database: what is copied, proven, deleted, and left alone."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -243,6 +245,19 @@ def test_months_are_due_once_all_of_them_is_old_enough(shelf):
     shelf.archive()
     shelf.insert([message(1)], "message_late")
     assert MARCH in stage.months_due(database, NOW, 93)
+
+
+def test_readers_hold_a_month_up_but_nobody_else(shelf, monkeypatch):
+    monkeypatch.setattr("kb_assets.archive.commit._PAUSE_SECONDS", 0.1)
+    shelf.insert([message(1)])
+    with psycopg.connect(shelf.url) as reader:
+        reader.execute("select count(*) from kb.message")
+        with ThreadPoolExecutor(1) as beside:
+            archiving = beside.submit(shelf.archive)
+            time.sleep(1)
+            assert shelf.execute("select count(*) from kb.message") == [(1,)]
+            reader.rollback()
+            assert archiving.result().rows == 1
 
 
 def test_one_run_at_a_time_in_a_month(shelf):
