@@ -19,6 +19,8 @@ Exit codes are stable:
     12   documents wait: they are not published yet
     13   a check failed (`kb index`, `kb doctor`), or the verdict of `kb eval`
     14   nothing is published, because retrieval fails (quality.block_publish)
+    15   an object of the archive is gone, damaged, or not what its manifest says
+    16   the archive's store is missing, refuses us, or holds other bytes than ours
     75   a database, store or provider cannot be reached, or a shard is busy: try again
     130  interrupted
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from kb_assets.cli import exits
+from kb_assets.cli.archive import archive
 from kb_assets.cli.ask import ask
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
@@ -37,7 +38,9 @@ Exit codes:
   4 database not usable         12 documents wait
   5 source not usable           13 a check failed, or kb eval's verdict
   6 a provider refuses          14 not published: retrieval fails
-  7 space not usable            75 not reachable or busy: try again
+  7 space not usable            15 an object of the archive is damaged
+                                16 the archive's store is missing or refuses
+                                75 not reachable or busy: try again
                                130 interrupted
 
 \b
@@ -80,6 +83,7 @@ for _command in (
     evaluate,
     space,
     messages,
+    archive,
     dev,
     upgrade,
 ):
