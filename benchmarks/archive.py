@@ -1,12 +1,13 @@
 """What it takes to archive a month of messages, to read one conversation back, and to append.
 
     python -m benchmarks.archive [months] [query] [append] [--messages N] [--many N] [--cold N]
-                                 [--appended N]
+                                 [--busy N] [--appended N]
 
 - months: a whole month, copied, verified and committed, against a binary COPY of its partition to
   nowhere; then as many rows that came late for that month, which are deleted one by one; then a
   month of many more. Each archive is made by a new process that has archived a small month before;
-- query: one conversation among 24 archived months, with nothing in the local cache;
+- query: one conversation among 24 archived months, the last a busy one, with nothing in the local
+  cache; those are asked for that lie in the most objects, and some others;
 - append: with running totals, against one binary COPY of ready bytes into the same table.
 
 Everything is on the embedded server and in a local folder, as it comes by default. A time counts
@@ -14,11 +15,13 @@ once the Parquet files, read by DuckDB, hold exactly what the tables held, which
 """
 
 import argparse
+import itertools
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from json import loads
+from pathlib import Path
 
 import psycopg
 
@@ -26,6 +29,7 @@ from benchmarks.archive_months import (
     Archived,
     Months,
     add_month,
+    asked_of,
     contents,
     contents_of,
     following,
@@ -42,7 +46,7 @@ from kb_assets.database.bulk import copy_encoded
 from kb_assets.messages.message import Message
 
 MESSAGES, MANY = 1_000_000, 5_000_000
-COLD, COLD_MONTHS = 480_000, 24
+COLD, COLD_MONTHS, BUSY = 480_000, 24, 600_000
 APPENDED = 200_000
 ROUNDS = 3
 ASKED = 24
@@ -68,14 +72,14 @@ def months(options: argparse.Namespace) -> list[Row]:
         f" {ratio:.3f} of its size"
     )
     return [
-        _against_copy("archiving a whole month", whole, 6),
-        _against_copy("archiving rows that came late", late, 12),
+        _against_copy("archiving a whole month", whole, 6, "of a partition that is dropped"),
+        _against_copy("archiving rows that came late", late, 12, "for a month with as many there"),
         _memory([max(whole, key=lambda one: one.peak), many]),
         _size(whole, text),
     ]
 
 
-def _against_copy(name: str, archived: list[Archived], most: float) -> Row:
+def _against_copy(name: str, archived: list[Archived], most: float, what: str) -> Row:
     copy = statistics.median(one.copy for one in archived)
     whole = statistics.median(one.whole for one in archived)
     return Row(
@@ -83,8 +87,9 @@ def _against_copy(name: str, archived: list[Archived], most: float) -> Row:
         f"{whole / copy:.2f} x a COPY to nowhere",
         f"≤ {most} x",
         whole <= most * copy,
-        f"{archived[0].rows:,} messages copied, verified and committed in {archived[0].objects}"
-        f" objects: {whole:.1f} s, COPY {copy:.2f} s; median of {len(archived)}",
+        f"{archived[0].rows:,} messages {what}, copied, verified and committed in"
+        f" {archived[0].objects} objects: {whole:.1f} s, COPY {copy:.2f} s;"
+        f" median of {len(archived)}",
     )
 
 
@@ -116,55 +121,57 @@ def _size(archived: list[Archived], text: str) -> Row:
 
 
 def query(options: argparse.Namespace) -> list[Row]:
-    first, end = date(2023, 1, 1), date(2023 + COLD_MONTHS // 12, 1, 1)
-    batches = list(generated(options.cold, first, end, 1, Prose()))
     with opened(ARCHIVE) as kb:
-        months = [first]
-        while following(months[-1]) < end:
-            months.append(following(months[-1]))
+        months = [date(2023 + number // 12, number % 12 + 1, 1) for number in range(COLD_MONTHS)]
         for month in months:
             add_month(kb, month)
-        load(kb, batches)
+        load(kb, _cold(options, months))
         before = contents(kb, "message")
         kb.archive_messages()
         files = [file for month in months for file in objects(kb, month, "month")]
         assert contents_of(files) == before
-        asked = _conversations([message for batch in batches for message in batch])
-        found = [_ask(kb, messages) for messages in asked]
+        asked = _conversations(files)
+        wanted: dict[str, list[tuple[str, str]]] = {one: [] for one in asked}
+        for message in itertools.chain.from_iterable(_cold(options, months)):
+            if message.conversation_id in wanted:
+                wanted[message.conversation_id].append((message.id, message.content))
+        found = [_ask(kb, conversation, wanted[conversation]) for conversation in asked]
     most = max(fetched for fetched, _, _ in found)
-    crossing = sum(_months(messages) == 2 for messages in asked)
     cold, warm = (statistics.median(one[place] for one in found) for place in (1, 2))
+    apart = sum(count > 1 for count in asked.values())
     return [
         Row(
             f"objects fetched for one conversation among {len(months)} months",
             f"{most}",
             "≤ 2",
             most <= 2,
-            f"the most of {len(asked)} conversations, {crossing} of which go from one month into"
-            f" the next; {options.cold:,} messages in {len(files)} objects; {cold * 1000:.0f} ms"
-            f" with nothing in the cache, {warm * 1000:.0f} ms with the objects there; median",
+            f"the most of {len(asked)} conversations, {apart} of which lie in more than one object;"
+            f" {before.rows:,} messages in {len(files)} objects; {cold * 1000:.0f} ms with nothing"
+            f" in the cache, {warm * 1000:.0f} ms with the objects there; median",
         )
     ]
 
 
-def _conversations(messages: list[GeneratedMessage]) -> list[list[GeneratedMessage]]:
-    """Return some conversations, half of them of two months where there are so many."""
-    whole: dict[str, list[GeneratedMessage]] = {}
-    for message in messages:
-        whole.setdefault(message.conversation_id, []).append(message)
-    by_months = sorted(whole.values(), key=_months, reverse=True)
-    half, rest = by_months[: ASKED // 2], by_months[ASKED // 2 :]
-    return half + rest[:: -(-len(rest) // len(half))]
+def _cold(options: argparse.Namespace, months: list[date]) -> Iterator[list[GeneratedMessage]]:
+    """Yield messages of all months, and more of the last, which becomes several objects."""
+    prose, end = Prose(), following(months[-1])
+    yield from generated(options.cold, months[0], end, 1, prose)
+    yield from generated(options.busy, months[-1], end, 2, prose)
 
 
-def _months(conversation: list[GeneratedMessage]) -> int:
-    return len({moment(message.created_at).strftime("%Y-%m") for message in conversation})
+def _conversations(files: list[Path]) -> dict[str, int]:
+    """Return those in the most objects, then some more, and in how many objects each is."""
+    found = asked_of(
+        files,
+        "select conversation_id, count(distinct filename) from files group by 1 order by 2 desc, 1",
+    )
+    half, rest = found[: ASKED // 2], found[ASKED // 2 :]
+    return dict(half + rest[:: -(-len(rest) // len(half))])
 
 
-def _ask(kb: KnowledgeBase, wanted: list[GeneratedMessage]) -> tuple[int, float, float]:
+def _ask(kb: KnowledgeBase, asked: str, wanted: list[tuple[str, str]]) -> tuple[int, float, float]:
     """Return how many objects were fetched, and the seconds without and with a cache."""
     shutil.rmtree(kb.settings.home_folder / "archive-cache", ignore_errors=True)
-    asked = wanted[0].conversation_id
     sql = f"select id, content from messages where conversation_id = '{asked}'"  # noqa: S608
     results = []
 
@@ -173,7 +180,7 @@ def _ask(kb: KnowledgeBase, wanted: list[GeneratedMessage]) -> tuple[int, float,
 
     taken = [seconds(ask) for _ in range(2)]
     for result in results:
-        assert sorted(result.rows) == sorted((one.id, one.content) for one in wanted)
+        assert sorted(result.rows) == sorted(wanted)
     return results[0].fetched_objects, taken[0], taken[1]
 
 
@@ -249,6 +256,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--many", type=int, default=MANY)
     parser.add_argument("--cold", type=int, default=COLD)
+    parser.add_argument("--busy", type=int, default=BUSY)
     parser.add_argument("--appended", type=int, default=APPENDED)
     options = parser.parse_args()
     for part in options.parts or PARTS:

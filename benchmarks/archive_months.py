@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import psycopg
@@ -195,11 +195,17 @@ def contents(kb: KnowledgeBase, table: str) -> Contents:
 
 
 def contents_of(files: list[Path]) -> Contents:
-    """Read Parquet files without the project's own code."""
-    names = [str(file) for file in files]
-    row = duckdb.execute(f"select {_DUCKDB} from read_parquet(?)", [names]).fetchone()  # noqa: S608
-    assert row is not None
+    (row,) = asked_of(files, f"select {_DUCKDB} from files")  # noqa: S608
     return Contents(int(row[0]), int(row[1]))
+
+
+def asked_of(files: list[Path], sql: str) -> list[tuple[Any, ...]]:
+    """Ask Parquet files, as `files`, without the project's own code."""
+    names = [str(file) for file in files]
+    with duckdb.connect() as connection:
+        connection.execute("set enable_progress_bar = false")
+        connection.read_parquet(names, filename=True).create_view("files")
+        return connection.execute(sql).fetchall()
 
 
 def heap_bytes(kb: KnowledgeBase, table: str) -> int:
