@@ -87,6 +87,19 @@ class ObjectCache:
         finally:
             part.unlink(missing_ok=True)
 
+    def remove(self, facts: ObjectFacts) -> None:
+        """Remove an object's file, if it is here and nobody is using it.
+
+        Raises:
+            DiskError: The file cannot be removed.
+        """
+        file = self.path(facts)
+        with self._disk():
+            if file.exists():
+                with self._locked():
+                    if _is_free(file):
+                        file.unlink()
+
     def path(self, facts: ObjectFacts) -> Path:
         """Return where an object's file is, if it is here."""
         return self._folder / f"{facts.sha256.hex()}.parquet"

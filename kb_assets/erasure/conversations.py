@@ -1,5 +1,6 @@
 """Conversations: hidden at once, and their rows in the database deleted."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date
@@ -7,17 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 
-from kb_assets.archive.lease import MonthLease, month_lease
+from kb_assets.archive.lease import month_lease
 from kb_assets.archive.relation import MESSAGES
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
 from kb_assets.erasure.ledger import Request, enter
 from kb_assets.erasure.subject import Subject
+from kb_assets.errors import DatabaseUnavailableError
 
 _TABLES = {"hot_rows": MESSAGES.name, "late_rows": MESSAGES.late}
 """What is counted in a receipt, and in which table."""
+
+_ATTEMPTS = 10
+_PAUSE_SECONDS = 3.0
+"""Between attempts to thaw a month; others go on with the table meanwhile."""
 
 _statements = Statements(Path(__file__).with_name("erasing.sql"))
 
@@ -51,22 +58,41 @@ def hide_conversations(run: Run, request: Request, conversation_ids: Sequence[st
         ArchiveBusyError: A run that is at work in such a month did not finish in time.
         LeaseLostError: Such a month was taken over by another run; nothing was changed.
     """
-    wait_seconds = run.settings.limits.lease_wait_seconds
     months: set[date] = set()
+    attempts_left = _ATTEMPTS
     while True:
-        with ExitStack() as stack:
-            leases = [
-                stack.enter_context(
-                    month_lease(
-                        run.database, MESSAGES, month, run_id=run.run_id, wait_seconds=wait_seconds
-                    )
+        try:
+            id_ = _hide_holding(run, request, conversation_ids, months)
+        except DatabaseUnavailableError as error:
+            # Readers of a month that is on its way to the archive keep it as it is.
+            if not isinstance(error.__cause__, LockNotAvailable) or not attempts_left:
+                raise
+            attempts_left -= 1
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            if id_ is not None:
+                return id_
+
+
+def _hide_holding(
+    run: Run, request: Request, conversation_ids: Sequence[str], months: set[date]
+) -> int | None:
+    """Hide and delete while months are held, or add to the months that must be."""
+    wait_seconds = run.settings.limits.lease_wait_seconds
+    with ExitStack() as stack:
+        leases = [
+            stack.enter_context(
+                month_lease(
+                    run.database, MESSAGES, month, run_id=run.run_id, wait_seconds=wait_seconds
                 )
-                for month in sorted(months)
-            ]
-            with run.database.transaction() as connection:
-                id_ = _hide(connection, request, run.run_id, conversation_ids, leases, months)
-        if id_ is not None:
-            return id_
+            )
+            for month in sorted(months)
+        ]
+        with run.database.transaction() as connection:
+            connection.execute(_statements("hold_months"))
+            for lease in leases:
+                lease.guard(connection)
+            return _hide(connection, request, run.run_id, conversation_ids, months)
 
 
 def _hide(
@@ -74,13 +100,8 @@ def _hide(
     request: Request,
     run_id: str,
     conversation_ids: Sequence[str],
-    leases: Sequence[MonthLease],
     months: set[date],
 ) -> int | None:
-    """Hide and delete, or add to the months that must be held for it."""
-    connection.execute(_statements("hold_months"))
-    for lease in leases:
-        lease.guard(connection)
     ids = {"conversation_ids": list(conversation_ids)}
     connection.execute(_statements("add_missing_conversations"), ids)
     connection.execute(_statements("hold_conversations"), ids)
@@ -88,6 +109,8 @@ def _hide(
     if not frozen <= months:
         months |= frozen
         return None
+    if frozen:
+        connection.execute(_statements("limit_lock_wait"))
     for month in frozen:
         connection.execute(_statements("thaw_month"), {"month": month})
     receipt = {"conversations": len(conversation_ids), "cold_rows": 0, "segments": 0}

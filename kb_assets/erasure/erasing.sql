@@ -40,6 +40,10 @@ where m.relation = 'message'
             and hot.created_at < (m.month + interval '1 month') at time zone 'UTC'
     );
 
+-- name: limit_lock_wait()
+-- Whoever waits for a table's lock makes all others wait behind it.
+set local lock_timeout = '2s';
+
 -- name: thaw_month(month)
 select kb.thaw_month('message', :month ::date);
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 from psycopg.types.json import Jsonb
 
+from kb_assets.archive.cache import ObjectCache
 from kb_assets.archive.copy import empty_folder, write_sorted
 from kb_assets.archive.lease import month_lease
 from kb_assets.archive.plan import Window
@@ -100,6 +101,9 @@ def _rewrite(work: Work, segment: Segment) -> None:
             _retire(connection, segment, lost)
     elif lost:
         _replace(work, segment, file, erased, lost)
+    if lost:
+        cache = work.run.settings.home_folder / "archive-cache"
+        ObjectCache(cache, work.destination, 0).remove(segment.facts)
     file.unlink()
 
 
