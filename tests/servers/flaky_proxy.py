@@ -15,14 +15,21 @@ Fault = Literal[
     "lose",  # the store does what it was asked, and the connection breaks before the answer
     "fail",  # 500, and the store does not hear of the request
     "lose_and_fail",  # the store does what it was asked, and the answer is 500
-    "unsupported",  # 501, as of a store that knows no conditional puts
+    "too_slow",  # 400, as S3 says it to a client that was too slow to send
+    "unsupported",  # 501 if a condition is set, as of a store that knows no conditional puts
     "error_body",  # 200 with an error in the body; the store does not hear of the request
     "cut",  # the answer's body breaks off in the middle
     "shorten",  # the answer's body has only its first half, and its length says so
     "flip",  # one bit in the middle of the answer's body is another
 ]
-_STATUS = {"fail": 500, "lose_and_fail": 500, "unsupported": 501, "error_body": 200}
-_CODE = {"unsupported": "NotImplemented"}
+_STATUS = {
+    "fail": 500,
+    "lose_and_fail": 500,
+    "too_slow": 400,
+    "unsupported": 501,
+    "error_body": 200,
+}
+_CODE = {"unsupported": "NotImplemented", "too_slow": "RequestTimeout"}
 _LENGTH = "content-length"
 _NOT_HANDED_ON = frozenset(("connection", "transfer-encoding", _LENGTH, "keep-alive"))
 
@@ -78,7 +85,9 @@ class FlakyProxy:
         fault = self._next(exchange.command)
         if fault == "refuse":
             return self._break_off(exchange)
-        if fault in ("fail", "unsupported", "error_body"):
+        if fault == "unsupported" and "if-none-match" not in exchange.headers:
+            fault = None
+        if fault in ("fail", "too_slow", "unsupported", "error_body"):
             return self._say(exchange, fault)
         status, headers, content = self._ask(exchange, body)
         if fault == "lose":
