@@ -4,6 +4,8 @@ import warnings
 
 import dagster as dg
 
+from kb_assets.defs.archive import message_archive_asset
+from kb_assets.defs.archive_checks import archive_checks
 from kb_assets.defs.automation import automation_sensor
 from kb_assets.defs.checks import index_checks
 from kb_assets.defs.chunks import document_chunks_asset
@@ -12,7 +14,12 @@ from kb_assets.defs.embeddings import chunk_embeddings_asset
 from kb_assets.defs.index import published_documents_asset, vector_index_asset
 from kb_assets.defs.quality import retrieval_quality_asset, retrieval_quality_holds
 from kb_assets.defs.resources import KNOWLEDGE_BASE, KnowledgeBaseResource
-from kb_assets.defs.schedules import index_documents_job, index_documents_schedule
+from kb_assets.defs.schedules import (
+    archive_messages_job,
+    archive_messages_schedule,
+    index_documents_job,
+    index_documents_schedule,
+)
 from kb_assets.settings import Settings
 
 
@@ -34,18 +41,24 @@ def build_definitions(
             chunk_embeddings_asset(settings),
             published_documents_asset(settings),
             vector_index_asset(settings),
+            message_archive_asset(settings),
         ]
-        checks, automated = index_checks(), ["vector_index"]
+        checks, automated = [*index_checks(), *archive_checks()], ["vector_index"]
         if settings.quality.questions is not None:
             assets.append(retrieval_quality_asset(settings))
             checks.append(retrieval_quality_holds)
             automated.append("retrieval_quality")
     job = index_documents_job()
+    jobs, schedules = [job], [index_documents_schedule(settings, job)]
+    if settings.archive is not None:
+        archiving = archive_messages_job()
+        jobs.append(archiving)
+        schedules.append(archive_messages_schedule(settings, settings.archive, archiving))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[job],
-        schedules=[index_documents_schedule(settings, job)],
+        jobs=jobs,
+        schedules=schedules,
         sensors=[automation_sensor(*automated)],
         resources={KNOWLEDGE_BASE: resource or KnowledgeBaseResource(settings)},
         executor=dg.in_process_executor,

@@ -6,7 +6,7 @@ import dagster as dg
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
-from kb_assets.database import schema
+from kb_assets.database import message_tables, schema
 from kb_assets.database.names import SPACE_SCHEMA
 
 _DOCUMENT = {
@@ -60,11 +60,26 @@ _EVALUATION = {
     "verdict": "`holds` or `fails`",
     "reasons": "Why it fails, in sentences",
 }
+_MESSAGE = {
+    "id": "What the client calls it; with `created_at` it is what a message is known by",
+    "conversation_id": "The conversation it is a turn of; files are sorted by it, then by time",
+    "created_at": "When it was said; decides its month, and never changes",
+    "role": "Who speaks: `system`, `developer`, `user`, `assistant` or `tool`",
+    "content": "What is said",
+    "language": "As the client names it",
+    "intent": "As the client names it",
+    "metadata": "JSON; in Parquet the text that PostgreSQL prints",
+    "token_count": "Tokens of the content",
+    "ordinal": "Its place in the conversation, in order of intake; null if it came late",
+    "total_bytes": "Bytes of content of the conversation up to it, itself included",
+    "total_tokens": "The same in tokens",
+}
 _DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "document": _DOCUMENT,
     "document_revision": _REVISION,
     "chunk": _CHUNK,
     "evaluation": _EVALUATION,
+    "message": _MESSAGE,
 }
 
 
@@ -86,6 +101,11 @@ def chunk_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
 def evaluation_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
     """Return what the catalogue says of `kb.evaluation`."""
     return _of(schema.evaluation)
+
+
+def message_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
+    """Return what the catalogue says of `kb.message`, and of the files that it becomes."""
+    return _of(message_tables.message)
 
 
 def vector_columns() -> dict[str, dg.MetadataValue | dg.TableSchema | str]:

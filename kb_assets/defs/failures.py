@@ -5,6 +5,7 @@ import dagster as dg
 from kb_assets.errors import (
     DatabaseUnavailableError,
     KbError,
+    ObjectStoreUnavailableError,
     ProviderUnavailableError,
     SourceUnavailableError,
     TransientError,
@@ -13,7 +14,10 @@ from kb_assets.errors import (
 MAX_RETRIES = 3
 FIRST_PAUSE_SECONDS = 10.0
 
-_PASSING = (DatabaseUnavailableError, SourceUnavailableError, ProviderUnavailableError)
+_PASSING = (
+    *(DatabaseUnavailableError, SourceUnavailableError, ProviderUnavailableError),
+    ObjectStoreUnavailableError,
+)
 
 NO_RUN_RETRIES = {"dagster/retry_on_asset_or_op_failure": "false"}
 """A failed step is final for its run, whatever `dagster.yaml` says: what may pass was tried again

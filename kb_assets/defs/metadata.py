@@ -53,7 +53,7 @@ def read_metadata(database: Database, shard: Shard) -> Metadata:
     """Return what the materialization of a shard's documents shows of what there is."""
     account = account_for(database, shard)
     documents = [
-        (one.path, one.title or "", one.media_type, f"{one.text_bytes:,}", _moment(one.read_at))
+        (one.path, one.title or "", one.media_type, f"{one.text_bytes:,}", moment(one.read_at))
         for one in newest_documents(database, shard)
     ]
     return {
@@ -153,12 +153,13 @@ def vector_metadata(
 
 def account_table(accounts: Sequence[tuple[str, Account]]) -> dg.MarkdownMetadataValue:
     """Return where the documents of shards are, a line for each."""
-    heads = ["shard", "listed", "live", "partial", "quarantined", "pending", "missing", "vanishing"]
+    heads = ["shard", "listed", "live", "partial", "quarantined"]
+    heads += ["pending", "missing", "vanishing", "erased"]
     rows = [
         (
             name,
             *map(str, (one.listed, one.live, one.partial, one.quarantined)),
-            *map(str, (one.pending, one.missing, one.vanishing)),
+            *map(str, (one.pending, one.missing, one.vanishing, one.erased)),
         )
         for name, one in accounts
     ]
@@ -171,9 +172,9 @@ def quarantine_table(refused: Sequence[Quarantined]) -> dg.MarkdownMetadataValue
     return table(["path", "reason", "detail", "attempts"], rows)
 
 
-def _moment(moment: datetime) -> str:
+def moment(at: datetime) -> str:
     """Return a time whose date a narrow cell does not break."""
-    return f"{moment:%F %R}".replace("-", "\N{NON-BREAKING HYPHEN}")
+    return f"{at:%F %R}".replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _value(name: str, value: object) -> dg.MetadataValue:

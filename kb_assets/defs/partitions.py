@@ -1,16 +1,23 @@
-"""Shards as Dagster partitions: what a run works on, and how runs are cut."""
+"""Shards and months as Dagster partitions: what a run works on, and how runs are cut."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from itertools import pairwise
 
 import dagster as dg
 
 from kb_assets.fingerprints import Shard
-from kb_assets.settings import Settings
+from kb_assets.settings import ArchiveSettings, Settings
 
 GROUP = "index"
 """The group of the index's assets."""
+
+ARCHIVE = "message_archive"
+"""The asset of old messages."""
+
+ARCHIVE_GROUP = "archive"
+"""The group of what becomes of old messages."""
 
 EXECUTION_VARIABLE = "KB_EXECUTION"
 """`cluster` makes every shard a run of its own, which Dagster's launchers spread."""
@@ -18,6 +25,8 @@ EXECUTION_VARIABLE = "KB_EXECUTION"
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
+
+_MONTH = "%Y-%m"
 
 SHARD_TAG = "kb/shard"
 """Which shard a run works on, or from which to which: one such run goes at a time."""
@@ -33,6 +42,22 @@ def shard_partitions(settings: Settings) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition([shard.key for shard in settings.shards])
 
 
+def month_partitions(settings: Settings) -> dg.MonthlyPartitionsDefinition:
+    """Return the partitions of the archive: from `archive.first_month` to the current month."""
+    first = (settings.archive or ArchiveSettings()).first_month
+    return dg.MonthlyPartitionsDefinition(first, timezone="UTC", fmt=_MONTH, end_offset=1)
+
+
+def month_key(month: date) -> str:
+    """Return the partition key of a month, such as `2025-03`."""
+    return month.strftime(_MONTH)
+
+
+def month_of_key(key: str) -> date:
+    """Return the first day of a partition's month."""
+    return date.fromisoformat(f"{key}-01")
+
+
 def backfill_policy() -> dg.BackfillPolicy:
     """Return how many shards one run takes: all on one machine, one each in a cluster."""
     if runs_in_cluster():
@@ -44,6 +69,14 @@ def shards_of(settings: Settings, keys: Sequence[str]) -> tuple[Shard, ...]:
     """Return the shards of partition keys."""
     by_key = {shard.key: shard for shard in settings.shards}
     return tuple(by_key[key] for key in keys)
+
+
+def month_tags(months: Sequence[date]) -> dict[str, str]:
+    """Return the tags of one run from the first of these months to the last."""
+    first, last = month_key(months[0]), month_key(months[-1])
+    if first == last:
+        return {PARTITION_TAG: first}
+    return {RANGE_START_TAG: first, RANGE_END_TAG: last}
 
 
 def shards_of_run(settings: Settings, tags: Mapping[str, str]) -> tuple[Shard, ...]:

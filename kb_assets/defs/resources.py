@@ -90,7 +90,7 @@ class KnowledgeBaseResource:
             kept_processes(),
             seldom_collected(),
         ):
-            self._sign(context)
+            self.sign(context)
             yield knowledge_base.run(
                 run_id=context.run_id,
                 say=say,
@@ -124,7 +124,8 @@ class KnowledgeBaseResource:
                 raise failure_of(error) from error
             raise
 
-    def _sign(self, context: dg.AssetExecutionContext) -> None:
+    def sign(self, context: dg.AssetExecutionContext) -> None:
+        """Note on the run which process executes it, once."""
         if self._signed != context.run_id:
             sign(context.instance, context.run)
             self._signed = context.run_id

@@ -1,23 +1,33 @@
-"""The job that brings the index up to date, and the schedule that starts it."""
+"""The jobs that bring the index up to date and archive messages, and what starts them."""
 
 from collections.abc import Iterator
+from datetime import date, datetime
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from kb_assets.defs.archive_checks import archive_checks
 from kb_assets.defs.failures import NO_RUN_RETRIES
 from kb_assets.defs.partitions import (
+    ARCHIVE,
     SHARD_TAG,
+    month_key,
+    month_partitions,
+    month_tags,
     range_tags,
     runs_in_cluster,
     runs_of,
     shards_of_run,
 )
 from kb_assets.defs.processes import end_abandoned_runs
+from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.fingerprints import Shard
-from kb_assets.settings import Settings
+from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.settings import ArchiveSettings, Settings
 
 JOB = "index_documents"
+
+ARCHIVE_JOB = "archive_messages"
 
 SHARD_ASSETS = ("raw_documents", "document_chunks", "chunk_embeddings", "published_documents")
 
@@ -81,6 +91,57 @@ def index_documents_schedule(
     return schedule
 
 
+def archive_messages_job() -> UnresolvedAssetJobDefinition:
+    """Return the job: months that are old enough go to the archive, and the checks look at it."""
+    return dg.define_asset_job(
+        ARCHIVE_JOB,
+        selection=dg.AssetSelection.assets(ARCHIVE),
+        executor_def=dg.in_process_executor,
+        tags=NO_RUN_RETRIES,
+        description="Archives the months of its partitions that are due, and checks the archive. "
+        "What is not due stays where it is.",
+    )
+
+
+def archive_messages_schedule(
+    settings: Settings, archive: ArchiveSettings, job: UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Return the schedule; it runs by itself, for `[archive]` asks for that."""
+
+    @dg.schedule(
+        job=job,
+        name=f"{ARCHIVE_JOB}_schedule",
+        cron_schedule=archive.cron,
+        execution_timezone=archive.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Starts archive_messages: one run from the first month that is due to the "
+        "last. Where none is, the checks look at what is archived.",
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext,
+        knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
+    ) -> dg.RunRequest | dg.SkipReason:
+        moment = context.scheduled_execution_time
+        end_abandoned_runs(context.instance)
+        going = dg.RunsFilter(job_name=ARCHIVE_JOB, statuses=list(_GOING))
+        if context.instance.get_runs(going, limit=1):
+            return dg.SkipReason("The last run is still going, or waits its turn.")
+        with knowledge_base.opened() as kb:
+            due, is_used = _due(kb, archive, moment)
+        known = month_partitions(settings).get_partition_keys(moment)
+        months = [month for month in due if month_key(month) in known]
+        if months:
+            return dg.RunRequest(run_key=moment.isoformat(), tags=month_tags(months))
+        if not is_used:
+            return dg.SkipReason("No month is due, and nothing was archived yet.")
+        checks = [key for check in archive_checks() for key in check.check_keys]
+        return dg.RunRequest(
+            run_key=moment.isoformat(), asset_selection=[], asset_check_keys=checks
+        )
+
+    return schedule
+
+
 def _cut(settings: Settings) -> list[tuple[Shard, ...]]:
     if runs_in_cluster():
         return [(shard,) for shard in settings.shards]
@@ -94,6 +155,18 @@ def _selected() -> list[dg.AssetKey] | None:
     shard is being loaded any more.
     """
     return [dg.AssetKey(name) for name in SHARD_ASSETS] if runs_in_cluster() else None
+
+
+def _due(
+    kb: KnowledgeBase, archive: ArchiveSettings, now: datetime
+) -> tuple[tuple[date, ...], bool]:
+    """Return the months that are due, and whether anything was archived yet."""
+    # Not at module level: pyarrow and DuckDB take a second to load.
+    from kb_assets.archive.checks import count_objects
+    from kb_assets.archive.stage import months_due
+
+    due = months_due(kb.database, now, archive.retention_days)
+    return due, count_objects(kb.database) > 0
 
 
 def _shards_being_worked_on(settings: Settings, instance: dg.DagsterInstance) -> set[str]:

@@ -23,6 +23,7 @@ ASSETS = {
     "published_documents",
     "vector_index",
 }
+ARCHIVE = "message_archive"
 CHECKS = {
     "no_document_vanished_by_accident",
     "vectors_are_sound",
@@ -32,7 +33,15 @@ CHECKS = {
     "index_is_valid",
     "index_recall_holds",
 }
-HEAVY = ("openai", "pyarrow", "duckdb", "torch", "trafilatura", "onnxruntime", "pypdfium2")
+ARCHIVE_CHECKS = {
+    "archive_matches_manifest",
+    "hot_and_cold_are_disjoint",
+    "nothing_old_is_left_hot",
+}
+HEAVY = (
+    *("openai", "pyarrow", "duckdb", "obstore", "adbc_driver_postgresql"),
+    *("torch", "trafilatura", "onnxruntime", "pypdfium2"),
+)
 
 
 def run(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -92,9 +101,9 @@ def test_a_kb_toml_without_sources_is_valid(tmp_path: Path) -> None:
 def test_all_assets_and_checks_are_there(settings: Settings) -> None:
     definitions = build_definitions(settings)
 
-    assert set(specs(settings)) == ASSETS
+    assert set(specs(settings)) == {*ASSETS, ARCHIVE}
     checks = definitions.resolve_asset_graph().asset_check_keys
-    assert {key.name for key in checks} == CHECKS
+    assert {key.name for key in checks} == CHECKS | ARCHIVE_CHECKS
 
 
 def test_every_asset_says_what_it_is_and_whose(settings: Settings) -> None:
@@ -102,7 +111,7 @@ def test_every_asset_says_what_it_is_and_whose(settings: Settings) -> None:
         assert spec.description and len(spec.description) > 80, name
         assert spec.owners == ["team:docs"], name
         assert "postgres" in spec.kinds, name
-        assert spec.group_name == "index", name
+        assert spec.group_name == ("archive" if name == ARCHIVE else "index"), name
 
 
 def test_every_asset_shows_described_columns(settings: Settings) -> None:
@@ -126,10 +135,11 @@ def test_only_unsound_vectors_block(settings: Settings) -> None:
     assert blocking == {"vectors_are_sound"}
 
 
-def test_every_shard_is_a_partition_of_every_asset_but_the_index(settings: Settings) -> None:
+def test_every_shard_is_a_partition_of_every_asset_of_documents(settings: Settings) -> None:
     partitions = {name: spec.partitions_def for name, spec in specs(settings).items()}
 
     assert partitions.pop("vector_index") is None
+    assert isinstance(partitions.pop(ARCHIVE), dg.MonthlyPartitionsDefinition)
     for definition in partitions.values():
         assert definition is not None
         assert definition.get_partition_keys() == [f"wiki-{n:02}-of-04" for n in range(1, 5)]
