@@ -1,7 +1,7 @@
 """The archive against its manifests: every object read back, whoever may have changed it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,9 @@ from kb_assets.archive.verify import fetch_verified
 from kb_assets.database.connect import Database
 from kb_assets.errors import ArchiveCorruptError, NotFoundError
 from kb_assets.object_store import ObjectStore
+
+AUDITED = ("committed", "restored")
+"""The states of segments whose objects must be there."""
 
 Watch = Callable[[int, int], None]
 """Told how many objects of how many were looked at."""
@@ -76,7 +79,23 @@ def verify_archive(
         ObjectStoreUnavailableError: The store cannot be reached.
     """
     with database.transaction() as connection:
-        segments = find_segments(connection, states=("committed", "restored"), aging=aging)
+        segments = find_segments(connection, states=AUDITED, aging=aging)
+    return verify_segments(store, segments, watch=watch, aging=aging)
+
+
+def verify_segments(
+    store: ObjectStore,
+    segments: Sequence[Segment],
+    *,
+    watch: Watch = lambda done, of: None,
+    aging: Aging = MESSAGES,
+) -> AuditReport:
+    """Read the objects of some segments back; see `verify_archive`.
+
+    Raises:
+        ObjectStoreError: The store refuses us.
+        ObjectStoreUnavailableError: The store cannot be reached.
+    """
     verdicts = []
     for done, segment in enumerate(segments):
         watch(done, len(segments))

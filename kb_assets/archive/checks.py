@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 import pyarrow.parquet as parquet
 
+from kb_assets.archive.audit import AUDITED, AuditReport, verify_segments
 from kb_assets.archive.plan import is_due, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
 from kb_assets.archive.store import Segment, find_months, find_segments
@@ -17,7 +18,6 @@ from kb_assets.archive.verify import fetch_verified
 from kb_assets.database.connect import Database
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.statements import Statements
-from kb_assets.errors import ArchiveCorruptError
 from kb_assets.object_store import ObjectStore
 
 NEWEST = 3
@@ -40,23 +40,6 @@ _statements = Statements(Path(__file__).with_name("checks.sql"))
 _FIND_LATE_WAITING = _statements("find_late_waiting", late=(SCHEMA, MESSAGES.late))
 _COUNT_OPEN_ERASURES = _statements("count_open_erasures")
 _COUNT_OBJECTS = _statements("count_objects")
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """How many objects were fetched and verified anew.
-
-    Attributes:
-        objects: How many there are.
-        fetched: How many were looked at.
-        object_bytes: Their sizes, added up.
-        broken: What is wrong with those that are not what they must be.
-    """
-
-    objects: int
-    fetched: int
-    object_bytes: int
-    broken: tuple[ArchiveCorruptError, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +77,7 @@ def count_objects(database: Database) -> int:
     return int(row[0]) if row else 0
 
 
-def examine(database: Database, store: OpenStore, today: date) -> Examined:
+def examine(database: Database, store: OpenStore, today: date) -> tuple[int, AuditReport]:
     """Fetch the newest objects, and the day's share of the older ones, and verify them anew.
 
     Args:
@@ -102,22 +85,17 @@ def examine(database: Database, store: OpenStore, today: date) -> Examined:
         store: Opens the archive's destination; not asked while nothing is archived.
         today: Whose turn it is.
 
+    Returns:
+        How many objects there are, and what was found of those that were fetched.
+
     Raises:
         ObjectStoreError: The store refuses us.
         ObjectStoreUnavailableError: The store cannot be reached.
     """
     with database.transaction() as connection:
-        segments = find_segments(connection)
+        segments = find_segments(connection, states=AUDITED)
     chosen = _turn_of(segments, today)
-    broken = []
-    with TemporaryDirectory(prefix="kb-archive-") as folder:
-        for segment in chosen:
-            try:
-                fetch_verified(store(), segment.facts, MESSAGES, Path(folder)).unlink()
-            except ArchiveCorruptError as error:
-                broken.append(error)
-    size = sum(segment.object_bytes for segment in chosen)
-    return Examined(len(segments), len(chosen), size, tuple(broken))
+    return len(segments), verify_segments(store(), chosen) if chosen else AuditReport(())
 
 
 def overlaps(database: Database, store: OpenStore) -> Overlaps:

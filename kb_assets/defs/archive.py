@@ -84,12 +84,12 @@ def _archive(
     """Archive what is due, and return what to show of each month, and what went wrong first.
 
     What is wrong with one month keeps no other from being archived; what is wrong with the
-    database or the store ends the run.
+    database or the store ends the run. Erasures that broke off are finished.
     """
     run = kb.run(run_id=context.run_id, say=context.log.info)
     add_months(run.database, _next_months())
     shown: dict[str, Metadata] = {}
-    failure: KbError | None = None
+    failure = _finish_erasures(kb, run)
     for month in months:
         try:
             shown[month_key(month)] = _archive_month(kb, run, month)
@@ -99,6 +99,17 @@ def _archive(
         except KbError as error:
             return shown, failure or error
     return shown, failure
+
+
+def _finish_erasures(kb: KnowledgeBase, run: Run) -> KbError | None:
+    """Finish erasures that broke off, and return what kept one from being finished."""
+    try:
+        kb.resume_erasures(run=run)
+    except ArchiveBusyError as busy:
+        run.say(str(busy))
+    except KbError as error:
+        return error
+    return None
 
 
 def _archive_month(kb: KnowledgeBase, run: Run, month: date) -> Metadata:

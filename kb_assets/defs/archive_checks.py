@@ -32,18 +32,19 @@ def archive_matches_manifest(
     from kb_assets.archive.checks import examine
 
     with knowledge_base.told_as_dagster_wants(context), knowledge_base.opened() as kb:
-        seen = examine(kb.reader, lambda: kb.archive_store, datetime.now(UTC).date())
+        objects, seen = examine(kb.reader, lambda: kb.archive_store, datetime.now(UTC).date())
+    fetched, damages = len(seen.segments), [str(one.damage) for one in seen.damaged]
     return dg.AssetCheckResult(
-        passed=not seen.broken,
+        passed=not damages,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{seen.broken[0]} {VERIFY}"
-        if seen.broken
-        else f"{seen.fetched} of {seen.objects} objects were fetched, and are whole.",
+        description=f"{damages[0]} {VERIFY}"
+        if damages
+        else f"{fetched} of {objects} objects were fetched, and are whole.",
         metadata={
-            "objects": seen.objects,
-            "fetched": seen.fetched,
-            "fetched_bytes": seen.object_bytes,
-            "broken": dg.MetadataValue.json([str(error) for error in seen.broken]),
+            "objects": objects,
+            "fetched": fetched,
+            "fetched_bytes": sum(one.object_bytes for one in seen.segments),
+            "damaged": dg.MetadataValue.json(damages),
         },
     )
 
@@ -114,7 +115,7 @@ def nothing_old_is_left_hot(
     if told:
         told.append("Look at the last runs of archive_messages, or run `kb archive run`.")
     if seen.erasures:
-        told.append(f"{seen.erasures} erasures are not finished: run `kb erase` again.")
+        told.append(f"{seen.erasures} erasures are not finished: run `kb erase --resume`.")
     return dg.AssetCheckResult(
         passed=not told,
         severity=dg.AssetCheckSeverity.ERROR if seen.erasures else dg.AssetCheckSeverity.WARN,

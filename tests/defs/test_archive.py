@@ -15,6 +15,7 @@ from kb_assets.defs.partitions import month_tags
 from kb_assets.defs.processes import process_tags
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.defs.schedules import ARCHIVE_JOB
+from kb_assets.errors import ObjectStoreUnavailableError
 from kb_assets.settings import Settings
 from tests.defs.conftest import evaluate, evaluate_all, job, write_config
 
@@ -214,6 +215,24 @@ def test_a_month_that_fails_keeps_no_other_from_being_archived(kb: KnowledgeBase
     assert late == 3
 
 
+def test_an_erasure_that_broke_off_is_finished(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive(kb, OLDER, OLD)
+
+    def broken_off(*_: object) -> None:
+        raise ObjectStoreUnavailableError("The store went away.")
+
+    with monkeypatch.context() as patched, pytest.raises(ObjectStoreUnavailableError):
+        patched.setattr("kb_assets.erasure.erase.rewrite_archive", broken_off)
+        kb.erase(conversation="person-1")
+    result = archive(kb, OLDER, OLD)
+
+    assert [one.finished_at is not None for one in kb.erasures()] == [True]
+    assert [one["dagster/row_count"] for one in shown(result).values()] == [4, 0, 4]
+    assert verdicts(result) == dict.fromkeys(CHECKS, True)
+
+
 def test_without_a_section_for_it_nothing_is_deleted(kb: KnowledgeBase, tmp_path: Path) -> None:
     settings = kb.settings.model_copy(update={"archive": None})
     with KnowledgeBase(settings) as other:
@@ -243,14 +262,17 @@ def test_checks_are_green_before_anything_is_archived(kb: KnowledgeBase) -> None
     assert red == {"nothing_old_is_left_hot"}
 
 
-@pytest.mark.parametrize("broken", ["bit", "gone"])
+@pytest.mark.parametrize("broken", ["bit", "gone", "manifest"])
 def test_a_damaged_object_is_named(kb: KnowledgeBase, broken: str) -> None:
     archive(kb, OLDER, OLD)
     file = objects(kb)[0]
     if broken == "bit":
         damage(file)
-    else:
+    elif broken == "gone":
         file.unlink()
+    else:
+        file = file.with_suffix(".json")
+        file.write_text(file.read_text().replace("message", "massage"))
 
     red = evaluate(kb, "message_archive", "archive_matches_manifest")
 
@@ -267,13 +289,13 @@ def test_every_object_has_its_turn_within_thirty_days(kb: KnowledgeBase) -> None
     for number in range(7):
         kb.messages.append(messages(OLD, 1, name=f"late-{number}"))
         archive(kb, OLD)
-    damage(next(file for file in objects(kb) if "late" not in file.name))
+    damage(objects(kb)[0])
     days = [NOW.date() + timedelta(days=number) for number in range(TURNS)]
 
     seen = [examine(kb.reader, lambda: kb.archive_store, day) for day in days]
 
-    assert sum(len(one.broken) for one in seen) == 1
-    assert all(NEWEST <= one.fetched < one.objects == 8 for one in seen)
+    assert sum(len(one.damaged) for _, one in seen) == 1
+    assert all(NEWEST <= len(one.segments) < objects == 8 for objects, one in seen)
 
 
 def test_a_row_that_was_put_back_by_hand_is_in_two_places(kb: KnowledgeBase) -> None:
