@@ -148,8 +148,8 @@ def _all_of(conditions: Iterable[list[Need]]) -> list[Need]:
 
 
 def _is_broken(token: str) -> bool:
-    """Say whether a literal is not what it was: cut at line ends, or never closed."""
-    return token in ("'", '"') or (len(token) > 1 and "\n" in token)
+    """Say whether a literal was cut at a line end, is never closed, or is none to a database."""
+    return token in ("'", '"') or "\0" in token or (len(token) > 1 and "\n" in token)
 
 
 def _tree(tokens: Iterable[str]) -> list[Token] | None:
