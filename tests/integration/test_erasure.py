@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from kb_assets.archive import segment as archiving
 from kb_assets.archive.clean import KEPT, remove_leftovers
 from kb_assets.archive.lease import MONTH_LOCK_CLASS
+from kb_assets.database.connect import DatabaseUrls
 from kb_assets.erasure import conversations, rewrite
 from kb_assets.erasure import erase as erasing
 from kb_assets.erasure.ledger import Request
@@ -34,6 +37,7 @@ JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 USERS = {"a": "ann", "b": "ann", "c": "carl", "d": None}
 SHARED_MONTH = ("a", "b", "c", "d")
 ROWS = 4
+RAISE_FENCES = "update kb.archive_month set fence = fence + 1 returning fence"
 
 Open = Callable[..., KnowledgeBase]
 
@@ -349,21 +353,84 @@ def test_the_next_erasure_finishes_the_last(
 
 
 def test_two_erasures_in_one_segment_lose_neither(
-    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, open_kb: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = seen(kb)
     kb.archive_messages()
-    fetch, hidden = rewrite.fetch_verified, []
+    patient = open_kb(limits={"lease_wait_seconds": 60})
+    other = threading.Thread(target=lambda: patient.erase(conversation="c"))
+    fetch = rewrite.fetch_verified
 
-    def hide_another_meanwhile(*arguments: Any) -> Any:
-        if not hidden:
-            request = Request.of(Subject("conversation", "c"))
-            hidden.append(conversations.hide_conversations(kb.run(), request, ["c"]))
+    def another_comes_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(rewrite, "fetch_verified", fetch)
+        other.start()
+        while len(kb.erasures()) < 2:
+            time.sleep(0.05)
+        time.sleep(1)  # it waits for the month now
         return fetch(*arguments)
 
-    monkeypatch.setattr(rewrite, "fetch_verified", hide_another_meanwhile)
-    kb.erase(conversation="a")
+    monkeypatch.setattr(rewrite, "fetch_verified", another_comes_meanwhile)
+    rewrite.rewrite_archive(kb.run(), kb.archive_store, hide(kb, "a"))
+    other.join(60)
     assert_erased(kb, before, "a", "c")
+
+
+def hide(kb: KnowledgeBase, name: str) -> int:
+    request = Request.of(Subject("conversation", name))
+    return conversations.hide_conversations(kb.run(), request, [name])
+
+
+def test_an_erasure_that_lost_its_lease_changes_nothing(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = seen(kb)
+    rows_of(kb, "select kb.freeze_month('message', %s)", JANUARY)
+    take = conversations.month_lease
+
+    @contextmanager
+    def overtaken(*arguments: Any, **others: Any) -> Iterator[Any]:
+        with take(*arguments, **others) as lease:
+            rows_of(kb, RAISE_FENCES)
+            yield lease
+
+    monkeypatch.setattr(conversations, "month_lease", overtaken)
+    with pytest.raises(LeaseLostError):
+        kb.erase(conversation="a")
+    assert seen(kb) == before
+    monkeypatch.undo()
+    rows_of(kb, "select kb.thaw_month('message', %s)", JANUARY)
+    kb.archive_messages()
+    prove = rewrite.prove
+
+    def overtaken_last(*arguments: Any) -> Any:
+        proven = prove(*arguments)
+        rows_of(kb, RAISE_FENCES)
+        return proven
+
+    monkeypatch.setattr(rewrite, "prove", overtaken_last)
+    with pytest.raises(LeaseLostError):
+        kb.erase(conversation="a")
+    assert [row[1:3] for row in segments(kb, "committed")] == [("month", "committed")] * 2
+    monkeypatch.undo()
+    kb.resume_erasures()
+    assert_erased(kb, before, "a")
+
+
+def test_a_reader_of_a_frozen_month_is_waited_for_and_holds_nobody_up(
+    kb: KnowledgeBase, database_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "_PAUSE_SECONDS", 0.1)
+    before = seen(kb)
+    rows_of(kb, "select kb.freeze_month('message', %s)", JANUARY)
+    with psycopg.connect(database_urls.reader) as reader:
+        reader.execute("select count(*) from kb.message")
+        erasing_ = threading.Thread(target=lambda: kb.erase(conversation="a"))
+        erasing_.start()
+        time.sleep(0.5)
+        assert len(rows_of(kb, "select id from kb.message")) == len(before)
+        reader.rollback()
+        erasing_.join(60)
+    assert_erased(kb, before, "a")
 
 
 def test_a_restored_backup_is_told_again(kb: KnowledgeBase) -> None:
