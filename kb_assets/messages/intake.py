@@ -11,7 +11,7 @@ from psycopg import Connection, errors
 from kb_assets.database.connect import Database
 from kb_assets.errors import DatabaseUnavailableError, MessageRefusedError, SettingsError
 from kb_assets.messages.message import Message
-from kb_assets.messages.plan import Incoming, Plan, groups, plan, prepare, spans
+from kb_assets.messages.plan import Batch, Plan, batches, plan
 from kb_assets.messages.store import (
     Overtaken,
     add_months,
@@ -97,8 +97,8 @@ class Messages:
             DatabaseUnavailableError: The database was lost, or other writers were in the way.
         """
         appended = Appended()
-        for group in groups(prepare(batch)):
-            appended += self._append(group, on_refused)
+        for each in batches(batch):
+            appended += self._append(each, on_refused)
         return appended
 
     def window(
@@ -130,24 +130,23 @@ class Messages:
         with self._database.transaction() as connection:
             return read_window(connection, conversation_id, max_tokens, max_bytes)
 
-    def _append(self, group: list[Incoming], on_refused: OnRefused | None) -> Appended:
-        while group:
+    def _append(self, batch: Batch, on_refused: OnRefused | None) -> Appended:
+        while batch:
             try:
-                return self._insist(group)
+                return self._insist(batch)
             except _RefusedError as error:
                 if on_refused is None:
                     raise error.refused[0][1] from None
                 for place, why in error.refused:
                     on_refused(place, why)
-                places = {place for place, _ in error.refused}
-                group = [one for one in group if one.place not in places]
+                batch.leave_out({place for place, _ in error.refused})
         return Appended()
 
-    def _insist(self, group: list[Incoming]) -> Appended:
-        """Store messages, again if other writers are in the way."""
+    def _insist(self, batch: Batch) -> Appended:
+        """Store a batch, again if other writers are in the way."""
         for attempt in range(_ATTEMPTS):
             try:
-                return self._store(group)
+                return self._store(batch)
             except Overtaken as error:
                 why = str(error.__cause__ or error).strip()
                 self._months.clear()
@@ -158,26 +157,26 @@ class Messages:
             fix="Append them again; what is stored already is not stored twice.",
         )
 
-    def _store(self, group: list[Incoming]) -> Appended:
-        months = {one.month for one in group}
-        if new := months - self._months:
+    def _store(self, batch: Batch) -> Appended:
+        months = batch.months()
+        if new := set(months) - self._months:
             add_months(self._database, new)
             self._months |= new
         with self._database.transaction() as connection:
             try:
-                made = _store(connection, group, sorted(months))
+                made = _store(connection, batch, months)
             except _OVERTAKEN as error:
                 raise Overtaken from error
         return Appended(len(made.rows) + len(made.late), made.repeated, len(made.late), made.erased)
 
 
-def _store(connection: Connection, group: list[Incoming], months: list[date]) -> Plan:
+def _store(connection: Connection, batch: Batch, months: list[date]) -> Plan:
     """Plan a batch with all held that the plan relies on, and do what it says."""
     closed = hold_months(connection, months)
-    written = spans(group)
-    conversations = hold_conversations(connection, written)
-    made = plan(group, conversations, find_stored(connection, group), closed)
+    spans = batch.spans()
+    conversations = hold_conversations(connection, spans)
+    made = plan(batch, conversations, find_stored(connection, batch), closed)
     if made.refused:
         raise _RefusedError(made.refused)
-    save(connection, made, written)
+    save(connection, batch, made, spans)
     return made

@@ -50,6 +50,7 @@ class Message:
         intent: As the client names it.
         metadata: Whatever JSON can say of it.
         token_count: How many tokens the content has; counted when it is not given.
+        metadata_json: The metadata as JSON, as it was when the message was made.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Message:
     intent: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     token_count: int | None = None
+    metadata_json: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -81,7 +83,7 @@ class Message:
             _refuse("unknown_role", f"No role is called {str(self.role)[:40]!r}.", _ROLES_FIX)
         _require_text("content", self.content, most=MAX_CONTENT_BYTES)
         object.__setattr__(self, "created_at", _moment(self.created_at))
-        metadata_json(self.metadata)
+        object.__setattr__(self, "metadata_json", _json(self.metadata))
         _require_count(self.token_count)
 
     @classmethod
@@ -124,12 +126,8 @@ _ROLES_FIX = f"The roles are {', '.join(_ROLES)}."
 _ZONE_FIX = "Write it with a zone: 2025-03-01T12:00:00Z."
 
 
-def metadata_json(metadata: Mapping[str, Any]) -> bytes:
-    """Return metadata as JSON.
-
-    Raises:
-        MessageRefusedError: JSON, or the database, cannot hold it.
-    """
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    """Return metadata as JSON, if it and the database can hold it."""
     if not isinstance(metadata, Mapping):
         why = f"It is of type {_type(metadata)}."
         _refuse("wrong_type", "The metadata is no object of names and values.", why=why)

@@ -1,16 +1,16 @@
 """What becomes of messages that come in, decided without looking at anything but values.
 
-Values are tuples, as in `documents/plan.py`: there are several for each message.
+A batch is columns of values, and not an object for each message: Python's garbage collector goes
+through all that a process holds after every few thousand objects, which took longer than the rest.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
-from typing import NamedTuple
 
 from kb_assets.chunks.tokens import count_tokens
 from kb_assets.errors import MessageRefusedError
-from kb_assets.messages.message import EARLIEST, Message, metadata_json
+from kb_assets.messages.message import EARLIEST, Message
 
 MAX_MESSAGES = 10_000
 """The most messages of one transaction."""
@@ -24,29 +24,60 @@ Spans = Mapping[str, tuple[int, int]]
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Incoming(NamedTuple):
-    """A message, as it is stored.
+@dataclass(slots=True)
+class Batch:
+    """The messages of one transaction, in columns: sorted by time, then as they came.
 
     Attributes:
-        microsecond: When it was written, counted from 1970.
-        place: Which one it is of all that were handed in together.
-        message: The message.
-        content: Its content in UTF-8.
-        metadata: Its metadata as JSON.
-        tokens: How many tokens the content has.
+        messages: The messages.
+        places: Which ones they are of all that were handed in together.
+        microseconds: When they were written, counted from 1970.
+        contents: Their contents in UTF-8.
+        tokens: How many tokens the contents have.
     """
 
-    microsecond: int
-    place: int
-    message: Message
-    content: bytes
-    metadata: bytes
-    tokens: int
+    messages: list[Message] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    microseconds: list[int] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
 
-    @property
-    def month(self) -> date:
-        """The first day of its month."""
-        return month_of(self.message)
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def add(self, place: int, message: Message, content: bytes) -> None:
+        """Add a message at the end; tokens nobody has counted are counted."""
+        counted = message.token_count
+        self.messages.append(message)
+        self.places.append(place)
+        self.microseconds.append((message.created_at - EARLIEST) // _MICROSECOND)
+        self.contents.append(content)
+        self.tokens.append(count_tokens(message.content) if counted is None else counted)
+
+    def sort(self) -> None:
+        """Bring the messages into their order."""
+        order = sorted(range(len(self)), key=self.microseconds.__getitem__)
+        self._take(order)
+
+    def leave_out(self, places: Collection[int]) -> None:
+        """Remove messages by their places."""
+        self._take([index for index, place in enumerate(self.places) if place not in places])
+
+    def months(self) -> list[date]:
+        """Return the first days of the messages' months, in order."""
+        return sorted({month_of(message) for message in self.messages})
+
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Return when the first and the last message of each conversation were written."""
+        names = [message.conversation_id for message in self.messages]
+        lasts = dict(zip(names, self.microseconds, strict=True))
+        firsts = dict(zip(reversed(names), reversed(self.microseconds), strict=True))
+        return {name: (firsts[name], last) for name, last in lasts.items()}
+
+    def _take(self, indexes: list[int]) -> None:
+        for column in fields(self):
+            values = getattr(self, column.name)
+            setattr(self, column.name, [values[index] for index in indexes])
 
 
 @dataclass(slots=True)
@@ -68,22 +99,16 @@ class Conversation:
     is_erased: bool = False
 
 
-class Row(NamedTuple):
-    """A message, its place in its conversation, and the running totals, itself included."""
-
-    incoming: Incoming
-    ordinal: int
-    total_bytes: int
-    total_tokens: int
-
-
 @dataclass(slots=True)
 class Plan:
     """What is to be done with a batch.
 
     Attributes:
-        rows: To be stored in their months.
-        late: To be stored apart, since their months are closed.
+        rows: To be stored in their months: the messages' indexes in the batch.
+        ordinals: The places of those in their conversations.
+        total_bytes: The running totals there, each itself included.
+        total_tokens: The same for tokens.
+        late: To be stored apart, since their months are closed: indexes.
         conversations: Those that change, as they are afterwards.
         repeated: How many were stored already.
         erased: How many belong to conversations that were erased.
@@ -91,12 +116,25 @@ class Plan:
             rest of the plan is void.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    late: list[Incoming] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    ordinals: list[int] = field(default_factory=list)
+    total_bytes: list[int] = field(default_factory=list)
+    total_tokens: list[int] = field(default_factory=list)
+    late: list[int] = field(default_factory=list)
     conversations: dict[str, Conversation] = field(default_factory=dict)
     repeated: int = 0
     erased: int = 0
     refused: list[tuple[int, MessageRefusedError]] = field(default_factory=list)
+
+    def add_row(self, index: int, conversation: Conversation, size: int, tokens: int) -> None:
+        """Give a message the next place in its conversation, and count it there."""
+        conversation.messages += 1
+        conversation.bytes += size
+        conversation.tokens += tokens
+        self.rows.append(index)
+        self.ordinals.append(conversation.messages)
+        self.total_bytes.append(conversation.bytes)
+        self.total_tokens.append(conversation.tokens)
 
 
 def month_of(message: Message) -> date:
@@ -104,49 +142,25 @@ def month_of(message: Message) -> date:
     return date(message.created_at.year, message.created_at.month, 1)
 
 
-def prepare(batch: Iterable[Message]) -> Iterator[Incoming]:
-    """Yield messages as they are stored; tokens nobody has counted are counted."""
-    for place, message in enumerate(batch):
+def batches(messages: Iterable[Message]) -> Iterator[Batch]:
+    """Group messages so that each group is a transaction."""
+    batch, held = Batch(), 0
+    for place, message in enumerate(messages):
         content = message.content.encode()
-        tokens = message.token_count
-        yield Incoming(
-            (message.created_at - EARLIEST) // _MICROSECOND,
-            place,
-            message,
-            content,
-            metadata_json(message.metadata),
-            count_tokens(message.content) if tokens is None else tokens,
-        )
-
-
-def groups(incoming: Iterable[Incoming]) -> Iterator[list[Incoming]]:
-    """Group messages so that each group is a transaction; each is sorted by time, then place."""
-    group: list[Incoming] = []
-    held = 0
-    for one in incoming:
-        size = len(one.content) + len(one.metadata)
-        if group and (held + size > MAX_BYTES or len(group) >= MAX_MESSAGES):
-            yield sorted(group)
-            group, held = [], 0
-        group.append(one)
+        size = len(content) + len(message.metadata_json)
+        if batch and (held + size > MAX_BYTES or len(batch) >= MAX_MESSAGES):
+            batch.sort()
+            yield batch
+            batch, held = Batch(), 0
+        batch.add(place, message, content)
         held += size
-    if group:
-        yield sorted(group)
-
-
-def spans(batch: Sequence[Incoming]) -> dict[str, tuple[int, int]]:
-    """Return when the first and the last message of each conversation in a batch were written.
-
-    Args:
-        batch: The messages, sorted.
-    """
-    lasts = {one.message.conversation_id: one.microsecond for one in batch}
-    firsts = {one.message.conversation_id: one.microsecond for one in reversed(batch)}
-    return {name: (firsts[name], last) for name, last in lasts.items()}
+    if batch:
+        batch.sort()
+        yield batch
 
 
 def plan(
-    batch: Sequence[Incoming],
+    batch: Batch,
     conversations: Mapping[str, Conversation],
     stored: Mapping[int, str],
     closed: Collection[date],
@@ -154,7 +168,7 @@ def plan(
     """Say what becomes of each message of a batch.
 
     Args:
-        batch: The messages, sorted.
+        batch: The messages.
         conversations: Each of their conversations, as it is.
         stored: Which conversation a message of the same id and time is stored in, by the index in
             the batch, for those that there are.
@@ -162,31 +176,31 @@ def plan(
     """
     made = Plan()
     changing = {name: replace(known) for name, known in conversations.items()}
-    taken: dict[tuple[int, str], str] = {}
-    for index, one in enumerate(batch):
-        message = one.message
-        name = message.conversation_id
-        conversation = changing[name]
+    moment = -1
+    taken: dict[str, str] = {}
+    for index, message in enumerate(batch.messages):
+        conversation = changing[message.conversation_id]
         if conversation.is_erased:
             made.erased += 1
             continue
-        key = (one.microsecond, message.id)
-        holder = stored.get(index) or taken.get(key, "")
+        if batch.microseconds[index] != moment:
+            moment, taken = batch.microseconds[index], {}
+        holder = stored.get(index) or taken.get(message.id, "")
         if refusal := _refusal(message, conversation, holder):
-            made.refused.append((one.place, refusal))
+            made.refused.append((batch.places[index], refusal))
             continue
-        if message.user_id is not None and conversation.user_id is None:
-            conversation.user_id = message.user_id
-            made.conversations[name] = conversation
+        if not holder or (message.user_id is not None and conversation.user_id is None):
+            conversation.user_id = conversation.user_id or message.user_id
+            made.conversations[message.conversation_id] = conversation
         if holder:
             made.repeated += 1
             continue
-        taken[key] = name
-        made.conversations[name] = conversation
-        if closed and one.month in closed:
-            made.late.append(one)
+        taken[message.id] = message.conversation_id
+        if closed and month_of(message) in closed:
+            made.late.append(index)
         else:
-            made.rows.append(_placed(one, conversation))
+            size, tokens = len(batch.contents[index]), batch.tokens[index]
+            made.add_row(index, conversation, size, tokens)
     return made
 
 
@@ -215,11 +229,3 @@ def _refusal(
             fix="Give every message an id of its own.",
         )
     return None
-
-
-def _placed(one: Incoming, conversation: Conversation) -> Row:
-    """Return a message with its place, and count it."""
-    conversation.messages += 1
-    conversation.bytes += len(one.content)
-    conversation.tokens += one.tokens
-    return Row(one, conversation.messages, conversation.bytes, conversation.tokens)

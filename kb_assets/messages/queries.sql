@@ -29,7 +29,8 @@ from unnest(:ids::text[], :firsts::bigint[], :lasts::bigint[])
     as n (id, first_microsecond, last_microsecond)
 where not exists (select from kb.erased_conversation e where e.conversation_id = n.id)
 order by n.id collate "C"
-on conflict (id) do nothing;
+on conflict (id) do nothing
+returning id;
 
 -- name: hold_conversations(ids)
 -- Whoever holds a conversation is the only one who adds to it.

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from kb_assets.database.binary import NULL, field
-from kb_assets.messages.plan import Incoming, Row
+from kb_assets.messages.plan import Batch, Plan
 
 COLUMNS = (
     *("id", "conversation_id", "created_at", "role", "content", "language", "intent"),
@@ -26,17 +26,21 @@ _count = struct.Struct("!ii").pack
 _NO_PLACE = NULL * 3
 
 
-def encode(rows: Iterable[Row]) -> Iterator[bytes]:
-    """Yield rows of messages that have a place, some in each piece."""
-    return _pieces(
-        (one, _place(4, one.tokens, 8, ordinal, 8, total_bytes, 8, total_tokens))
-        for one, ordinal, total_bytes, total_tokens in rows
+def encode(batch: Batch, plan: Plan) -> Iterator[bytes]:
+    """Yield the rows of messages that have a place, some in each piece."""
+    counted = zip(plan.ordinals, plan.total_bytes, plan.total_tokens, strict=True)
+    tokens = batch.tokens
+    ends = (
+        _place(4, tokens[index], 8, ordinal, 8, total_bytes, 8, total_tokens)
+        for index, (ordinal, total_bytes, total_tokens) in zip(plan.rows, counted, strict=True)
     )
+    return _pieces(batch, plan.rows, ends)
 
 
-def encode_late(late: Iterable[Incoming]) -> Iterator[bytes]:
-    """Yield rows of messages that have none."""
-    return _pieces((one, _count(4, one.tokens) + _NO_PLACE) for one in late)
+def encode_late(batch: Batch, plan: Plan) -> Iterator[bytes]:
+    """Yield the rows of messages that have none."""
+    ends = (_count(4, batch.tokens[index]) + _NO_PLACE for index in plan.late)
+    return _pieces(batch, plan.late, ends)
 
 
 class _Texts(dict[str | None, bytes]):
@@ -47,20 +51,21 @@ class _Texts(dict[str | None, bytes]):
         return made
 
 
-def _pieces(rows: Iterable[tuple[Incoming, bytes]]) -> Iterator[bytes]:
+def _pieces(batch: Batch, indexes: Iterable[int], ends: Iterable[bytes]) -> Iterator[bytes]:
     texts = _Texts({None: NULL})
     parts: list[bytes] = []
-    for (microsecond, _, message, content, metadata, _), end in rows:
+    for index, end in zip(indexes, ends, strict=True):
+        message = batch.messages[index]
         parts += (
             _COLUMN_COUNT,
             field(message.id.encode()),
             texts[message.conversation_id],
-            _moment(8, microsecond - _POSTGRES_EPOCH),
+            _moment(8, batch.microseconds[index] - _POSTGRES_EPOCH),
             texts[message.role],
-            field(content),
+            field(batch.contents[index]),
             texts[message.language],
             texts[message.intent],
-            field(_JSONB_VERSION + metadata),
+            field(_JSONB_VERSION + message.metadata_json),
             end,
         )
         if len(parts) >= _PARTS:

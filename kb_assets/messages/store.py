@@ -3,17 +3,18 @@
 The steps take locks in one order, which every writer keeps: months, then conversations by id.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
 import psycopg
 
+from kb_assets.database.arrays import numbers, texts
 from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.connect import Database
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.statements import Statements
-from kb_assets.messages.plan import Conversation, Incoming, Plan, Spans
+from kb_assets.messages.plan import Batch, Conversation, Plan, Spans
 from kb_assets.messages.rows import COLUMNS, encode, encode_late
 
 _statements = Statements.beside(__file__)
@@ -57,48 +58,50 @@ def hold_conversations(
     Raises:
         Overtaken: One was erased meanwhile.
     """
-    ids = {"ids": list(spans)}
-    firsts, lasts = [first for first, _ in spans.values()], [last for _, last in spans.values()]
-    connection.execute(_statements("add_conversations"), ids | {"firsts": firsts, "lasts": lasts})
+    ids = {"ids": texts(spans)}
+    firsts = numbers(first for first, _ in spans.values())
+    lasts = numbers(last for _, last in spans.values())
+    new = ids | {"firsts": firsts, "lasts": lasts}
+    added = connection.execute(_statements("add_conversations"), new).fetchall()
     rows = connection.execute(_statements("hold_conversations"), ids).fetchall()
     held = {id_: Conversation(*counted) for id_, *counted in rows}
     # Asked once they are held: whoever erases one holds it, too.
-    for (id_,) in connection.execute(_statements("find_erased"), ids):
-        held[id_] = Conversation(is_erased=True)
-    if len(held) < len(spans):
+    erased = connection.execute(_statements("find_erased"), ids).fetchall()
+    held |= {id_: Conversation(is_erased=True) for (id_,) in erased}
+    if len(held) < len(spans) or not set(added).isdisjoint(erased):
         raise Overtaken("A conversation was erased while messages came in for it.")
     return held
 
 
-def find_stored(connection: psycopg.Connection[Any], batch: Sequence[Incoming]) -> dict[int, str]:
+def find_stored(connection: psycopg.Connection[Any], batch: Batch) -> dict[int, str]:
     """Return which conversation each message is stored in already, by its index in the batch."""
     named = {
-        "microseconds": [one.microsecond for one in batch],
-        "ids": [one.message.id for one in batch],
-        "low": batch[0].message.created_at,
-        "high": batch[-1].message.created_at,
+        "microseconds": numbers(batch.microseconds),
+        "ids": texts(message.id for message in batch.messages),
+        "low": batch.messages[0].created_at,
+        "high": batch.messages[-1].created_at,
     }
     # Planned anew each time: a plan made for months that were empty would read full ones whole.
     return dict(connection.execute(_statements("find_stored"), named, prepare=False).fetchall())
 
 
-def save(connection: psycopg.Connection[Any], plan: Plan, spans: Spans) -> None:
+def save(connection: psycopg.Connection[Any], batch: Batch, plan: Plan, spans: Spans) -> None:
     """Store what a plan says.
 
     Raises:
         Overtaken: A late message is there that was not there a moment ago.
     """
-    copy_encoded(connection, (SCHEMA, "message"), COLUMNS, encode(plan.rows))
+    copy_encoded(connection, (SCHEMA, "message"), COLUMNS, encode(batch, plan))
     if plan.late:
-        _save_late(connection, plan.late)
+        _save_late(connection, batch, plan)
     if plan.conversations:
         _save_conversations(connection, plan.conversations, spans)
 
 
-def _save_late(connection: psycopg.Connection[Any], late: Sequence[Incoming]) -> None:
+def _save_late(connection: psycopg.Connection[Any], batch: Batch, plan: Plan) -> None:
     connection.execute(_statements("make_late_arrivals"))
-    copy_encoded(connection, "late_arrivals", COLUMNS, encode_late(late))
-    if connection.execute(_statements("add_late")).rowcount < len(late):
+    copy_encoded(connection, "late_arrivals", COLUMNS, encode_late(batch, plan))
+    if connection.execute(_statements("add_late")).rowcount < len(plan.late):
         raise Overtaken("A message came in for another conversation with the same id and time.")
 
 
@@ -109,12 +112,12 @@ def _save_conversations(
     connection.execute(
         _statements("save_conversations"),
         {
-            "ids": list(changed),
-            "user_ids": [one.user_id for one in conversations],
-            "messages": [one.messages for one in conversations],
-            "bytes": [one.bytes for one in conversations],
-            "tokens": [one.tokens for one in conversations],
-            "firsts": [spans[name][0] for name in changed],
-            "lasts": [spans[name][1] for name in changed],
+            "ids": texts(changed),
+            "user_ids": texts(one.user_id for one in conversations),
+            "messages": numbers(one.messages for one in conversations),
+            "bytes": numbers(one.bytes for one in conversations),
+            "tokens": numbers(one.tokens for one in conversations),
+            "firsts": numbers(spans[name][0] for name in changed),
+            "lasts": numbers(spans[name][1] for name in changed),
         },
     )
