@@ -3,7 +3,6 @@
 PostgreSQL sends its binary COPY, the ADBC driver makes Arrow of it, DuckDB sorts and writes.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -146,14 +145,6 @@ def write_sorted(
         with file.open("rb") as content:
             digest = file_digest(content, "sha256").digest()
     return Written(file, tally, repeated, digest, file.stat().st_size)
-
-
-def empty_folder(folder: Path) -> Path:
-    """Make a folder for files in work; what an earlier run left in it is removed."""
-    with _disk([]):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    return folder
 
 
 def _counted(

@@ -9,6 +9,18 @@ from kb.archive_month m
 where m.relation = :relation
 order by m.month;
 
+-- name: find_abandoned(relation, before)
+-- Months in which copies were begun long ago, and never ended.
+select distinct m.month
+from kb.archive_segment s join kb.archive_month m on m.id = s.month_id
+where m.relation = :relation and s.state = 'copying' and s.started_at < :before;
+
+-- name: find_columns(table)
+select a.attname, t.typname
+from pg_attribute a join pg_type t on t.oid = a.atttypid
+where a.attrelid = :table::regclass and a.attnum > 0 and not a.attisdropped
+order by a.attnum;
+
 -- name: find_late_months()
 select distinct date_trunc('month', created_at at time zone 'UTC')::date from {late} order by 1;
 
@@ -121,7 +133,8 @@ delete from {table} hot using archived_key k
 where hot.created_at = k.created_at and hot.id = k.id and {row_hash} = k.row_hash;
 
 -- name: segment_states(ids)
-select id, state from kb.archive_segment where id = any(:ids);
+-- Waits for a commit that is still under way.
+select id, state from kb.archive_segment where id = any(:ids) for share;
 
 -- name: find_segments(relation, months, states)
 select s.id, m.month, s.source, s.low, s.high, s.state, s.object_key, s.sha256, s.bytes, s.rows,

@@ -9,18 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from shutil import rmtree
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
-from kb_assets.archive.copy import empty_folder
 from kb_assets.archive.encoding import copied_rows
 from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.plan import window_of
 from kb_assets.archive.relation import MESSAGES, ROW_HASH, Aging, Column
 from kb_assets.archive.store import Segment, find_segments
 from kb_assets.archive.verify import fetch_verified, read_verified
+from kb_assets.archive.workplace import workplace
 from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.run import Run
@@ -78,18 +77,14 @@ def restore_month(
         LeaseLostError: Another run took the month over; nothing was changed.
         TransientError: The database, the store or the disk failed; nothing was changed.
     """
-    folder = run.settings.home_folder / "archive-work" / f"{aging.name}-{month:%Y-%m}-restored"
     held_until = now + timedelta(days=hold_days)
     with month_lease(run.database, aging, month, run_id=run.run_id) as lease:
         with run.database.transaction() as connection:
             segments = find_segments(connection, [month], aging=aging)
-        try:
-            empty_folder(folder)
+        with workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder:
             files = [fetch_verified(store, one.facts, aging, folder) for one in segments]
             with run.database.transaction() as connection:
                 return _restore(connection, lease, aging, segments, files, held_until)
-        finally:
-            rmtree(folder, ignore_errors=True)
 
 
 def _restore(

@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from kb_assets.archive import store
+from kb_assets.archive.clean import KEPT
 from kb_assets.archive.commit import commit_late, commit_month
-from kb_assets.archive.copy import empty_folder
 from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.plan import due_months, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
 from kb_assets.archive.segment import Copied, Work, copies, enter, prove
 from kb_assets.archive.verify import fetch_verified
+from kb_assets.archive.workplace import workplace
 from kb_assets.database.connect import Database
 from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
@@ -85,14 +85,16 @@ def months_due(
 ) -> tuple[date, ...]:
     """Return the months that have something to archive, oldest first.
 
+    Or something to give up: copies that a killed run left behind days ago.
     Those that were restored are left alone for as long as they are held.
     """
     with database.transaction() as connection:
         months = store.find_months(connection, aging)
         late = store.find_late_months(connection, aging)
+        abandoned = store.find_abandoned(connection, aging, now - KEPT)
     held = {one.month for one in months if one.hold_until is not None and one.hold_until > now}
     hot = {one.month for one in months if one.is_hot} | set(late)
-    return due_months(hot - held, now, retention_days)
+    return due_months((hot | set(abandoned)) - held, now, retention_days)
 
 
 def archive_month(
@@ -108,6 +110,7 @@ def archive_month(
 
     Raises:
         NotFoundError: The month never had a message.
+        SchemaError: The table has other columns than those that are archived.
         ArchiveBusyError: Another run is at work in it.
         ArchiveCorruptError: What was written is not what was read back; nothing was deleted.
         ArchiveStaleError: Rows kept changing while they were copied; nothing was deleted.
@@ -115,23 +118,21 @@ def archive_month(
     """
     report = MonthReport(month)
     with month_lease(run.database, aging, month, run_id=run.run_id) as lease:
-        server = _prepare(run.database, lease)
-        folder = run.settings.home_folder / "archive-work" / f"{aging.name}-{month:%Y-%m}"
-        work = Work(run, destination, aging, lease, empty_folder(folder), server, report.seconds)
-        try:
+        server = _prepare(run.database, lease, aging)
+        with workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder:
+            work = Work(run, destination, aging, lease, folder, server, report.seconds)
             if _close(run.database, lease):
                 _archive_partition(work, report)
             _archive_late(work, report)
-        finally:
-            rmtree(folder, ignore_errors=True)
     if not report.rows and not report.repeated:
         report.note = "There was nothing to archive."
     return report
 
 
-def _prepare(database: Database, lease: MonthLease) -> tuple[str, str]:
+def _prepare(database: Database, lease: MonthLease, aging: Aging) -> tuple[str, str]:
     with database.transaction() as connection:
         lease.guard(connection)
+        store.require_columns(connection, aging)
         connection.execute(_GIVE_UP_COPIES, {"month_id": lease.month_id, "fence": lease.fence})
         return store.describe_server(connection)
 

@@ -13,9 +13,12 @@ from kb_assets.archive.plan import Window
 from kb_assets.archive.relation import MESSAGES, Aging
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.statements import Statements
+from kb_assets.errors import SchemaError
 
 _statements = Statements.beside(__file__)
 _FIND_MONTHS = _statements("find_months")
+_FIND_ABANDONED = _statements("find_abandoned")
+_FIND_COLUMNS = _statements("find_columns")
 _ADD_SEGMENT = _statements("add_segment")
 _NOTE_OBJECT = _statements("note_object")
 _MARK_STALE = _statements("mark_stale")
@@ -102,6 +105,31 @@ def find_late_months(connection: psycopg.Connection, aging: Aging = MESSAGES) ->
     """Return the months that late rows wait for, oldest first."""
     statement = _statements("find_late_months", late=(SCHEMA, aging.late))
     return [month for (month,) in connection.execute(statement)]
+
+
+def find_abandoned(connection: psycopg.Connection, aging: Aging, before: datetime) -> list[date]:
+    """Return the months with copies that were begun before a moment, and never ended."""
+    named = {"relation": aging.name, "before": before}
+    return [month for (month,) in connection.execute(_FIND_ABANDONED, named)]
+
+
+def require_columns(connection: psycopg.Connection, aging: Aging) -> None:
+    """Make sure that the tables have the columns that are archived, and no others.
+
+    Raises:
+        SchemaError: They do not.
+    """
+    wanted = {column.name: column.type for column in aging.columns}
+    for table in (aging.name, aging.late):
+        name = f"{SCHEMA}.{table}"
+        found: dict[str, str] = dict(connection.execute(_FIND_COLUMNS, {"table": name}).fetchall())
+        if found != wanted:
+            different = sorted({one for one, _ in found.items() ^ wanted.items()})
+            raise SchemaError(
+                f"{name} does not have the columns that are archived.",
+                why=f"These are missing, new, or of another type: {', '.join(different)}.",
+                fix="Undo what was changed by hand, or run `kb upgrade`; nothing was deleted.",
+            )
 
 
 def find_segments(

@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 from kb_assets.archive.manifest import ObjectFacts
 from kb_assets.archive.relation import ROW_HASH, Aging
 from kb_assets.archive.row_hash import SUM_BYTES, row_hashes, stored_hashes, sum_of_hashes
-from kb_assets.errors import ArchiveCorruptError, NotFoundError
+from kb_assets.errors import ArchiveCorruptError, DiskError, NotFoundError
 from kb_assets.object_store import ObjectStore
 
 _BATCH_ROWS = 16_384
@@ -39,6 +39,7 @@ def fetch_verified(store: ObjectStore, facts: ObjectFacts, aging: Aging, folder:
 
     Raises:
         ArchiveCorruptError: It is gone, damaged, or holds other rows.
+        DiskError: The local disk is full.
         ObjectStoreUnavailableError: The store cannot be reached.
     """
     file = folder / f"{facts.sha256.hex()}.verify"
@@ -46,6 +47,12 @@ def fetch_verified(store: ObjectStore, facts: ObjectFacts, aging: Aging, folder:
         size, sha256 = store.fetch(facts.object_key, file)
     except NotFoundError as error:
         raise _corrupt(store, facts, "It is not there.") from error
+    except OSError as error:
+        raise DiskError(
+            "The archive cannot write its files here.",
+            why=str(error),
+            fix="See that the disk of the knowledge base's home has room, and that it is ours.",
+        ) from error
     if (size, sha256) != (facts.object_bytes, facts.sha256):
         raise _corrupt(store, facts, f"It has {size:,} bytes with SHA-256 {sha256.hex()}.")
     try:

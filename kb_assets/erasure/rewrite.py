@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import psycopg
@@ -19,13 +18,14 @@ import pyarrow.parquet as parquet
 from psycopg.types.json import Jsonb
 
 from kb_assets.archive.cache import ObjectCache
-from kb_assets.archive.copy import empty_folder, write_sorted
+from kb_assets.archive.copy import write_sorted
 from kb_assets.archive.lease import month_lease
 from kb_assets.archive.plan import Window
 from kb_assets.archive.relation import MESSAGES
 from kb_assets.archive.segment import Work, enter, prove
 from kb_assets.archive.store import Segment, describe_server, find_segments, mark_stale
 from kb_assets.archive.verify import fetch_verified, read_verified, schema_of
+from kb_assets.archive.workplace import workplace
 from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
 from kb_assets.erasure.ledger import conversations_of
@@ -80,14 +80,11 @@ def _rewrite_month(run: Run, store: ObjectStore, month: date, erasure_id: int) -
                 for segment in find_segments(connection, [month], _COLD)
                 if segment.id in wanted
             ]
-        folder = run.settings.home_folder / "archive-work" / f"{MESSAGES.name}-{month:%Y-%m}"
-        work = Work(run, store, MESSAGES, lease, empty_folder(folder), server)
-        try:
+        with workplace(run.settings.home_folder, f"{MESSAGES.name}-{month:%Y-%m}") as folder:
+            work = Work(run, store, MESSAGES, lease, folder, server)
             for segment in segments:
                 run.say(f"Looking through segment {segment.id} of {month:%Y-%m}.")
                 _rewrite(work, segment)
-        finally:
-            rmtree(folder, ignore_errors=True)
 
 
 def _rewrite(work: Work, segment: Segment) -> None:

@@ -88,10 +88,13 @@ class Archiving(Indexing):
         from kb_assets.archive.account import reason_to_wait
         from kb_assets.archive.clean import remove_leftovers
         from kb_assets.archive.stage import MonthReport, archive_month, months_due
+        from kb_assets.archive.workplace import remove_abandoned
 
         run, store, now = run or self.run(), self.archive_store, datetime.now(UTC)
         days = self.archive_settings.retention_days
         due = months_due(run.database, now, days)
+        remove_abandoned(run.settings.home_folder)
+        removed = remove_leftovers(run.database, store, now)
         reports, failures = [], list[KbError]()
         for month in due if months is None else months:
             if month not in due:
@@ -105,7 +108,7 @@ class Archiving(Indexing):
                 failures.append(error)
         if failures:
             raise failures[0]
-        return ArchiveReport(tuple(reports), remove_leftovers(run.database, store, now))
+        return ArchiveReport(tuple(reports), removed)
 
     def archived_months(self) -> "tuple[ArchivedMonth, ...]":
         """Return every month that has messages, and where they are, oldest first."""
