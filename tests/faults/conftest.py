@@ -17,6 +17,7 @@ from kb_assets.embeddings.providers.hash import HashEmbedder
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 from tests.faults import corpus
+from tests.faults.archiving import Shelf
 from tests.servers.openai_server import OpenAIServer, Request, expected_vector, read_log
 
 DIMENSIONS = 64
@@ -141,3 +142,15 @@ def openai_kb(
         return open_settings(make_settings(embedding=section, **more))
 
     return make
+
+
+@pytest.fixture
+def shelf(
+    make_settings: Callable[..., Settings],
+    open_settings: Callable[[Settings], KnowledgeBase],
+    tmp_path: Path,
+) -> Shelf:
+    """A knowledge base whose archive is a folder, with eight messages of an old month."""
+    shelf = Shelf(open_settings(make_settings(archive={"uri": str(tmp_path / "cold")})))
+    shelf.append(*range(8))
+    return shelf

@@ -97,7 +97,7 @@ def end_other_sessions(database: Database, *, spared: int) -> None:
 
 
 def _end(database: Database, which: str, spared: int) -> None:
-    with psycopg.connect(database._conninfo, autocommit=True) as connection:
+    with psycopg.connect(database.conninfo, autocommit=True) as connection:
         connection.execute(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
             f" where datname = current_database() and usename = current_user and {which}"
