@@ -15,6 +15,7 @@ from kb_assets.cli.archive import archive
 from kb_assets.cli.ask import ask
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
+from kb_assets.cli.erase import erase
 from kb_assets.cli.evaluate import evaluate
 from kb_assets.cli.explain import explain
 from kb_assets.cli.failures import report_error, report_interrupt, report_usage
@@ -84,6 +85,7 @@ for _command in (
     space,
     messages,
     archive,
+    erase,
     dev,
     upgrade,
 ):
