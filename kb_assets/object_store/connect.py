@@ -109,10 +109,10 @@ def trouble(error: Exception) -> Trouble:
     return "unreachable"
 
 
-def lacks_conditional_puts(error: Exception) -> bool:
+def lacks_conditional_puts(error: Exception | None) -> bool:
     """Whether a put failed because the store cannot promise to replace nothing."""
     return isinstance(error, (NotImplementedError, exceptions.NotSupportedError)) or (
-        "status code: 501" in first_line(error)
+        error is not None and "status code: 501" in first_line(error)
     )
 
 

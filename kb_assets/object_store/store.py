@@ -176,9 +176,13 @@ class ObjectStore:
             if self._folder is not None:
                 _write(self._folder, key, content)
             else:
-                blind = before is not None and lacks_conditional_puts(before)
-                mode = "overwrite" if blind else "create"
-                obstore.put(self._store, key, _buffer(content), mode=mode, use_multipart=False)
+                obstore.put(
+                    self._store,
+                    key,
+                    _buffer(content),
+                    mode="overwrite" if lacks_conditional_puts(before) else "create",
+                    use_multipart=False,
+                )
         except STORE_ERRORS as error:
             if trouble(error) == "unreachable":
                 return error

@@ -349,16 +349,16 @@ def test_a_server_that_is_not_there_is_unavailable(bucket: Bucket, file: Path) -
 
 
 @pytest.mark.parametrize(
-    ("uri", "options"),
+    ("uri", "options", "said"),
     [
-        ("s3://b/kb", {"secret_access_key": "canary"}),
-        ("s3://b/kb", {"endpint": "x"}),
-        ("memory:///kb", {}),
-        ("http://127.0.0.1/kb", {}),
+        ("s3://b/kb", {"access_key_id": "k", "secret_access_key": "canary"}, "is a secret"),
+        ("s3://b/kb", {"endpint": "x"}, "cannot be opened"),
+        ("memory:///kb", {}, "cannot be opened"),
+        ("http://127.0.0.1/kb", {}, "cannot be opened"),
     ],
 )
-def test_what_is_no_store_of_ours_is_refused(uri: str, options: dict[str, str]) -> None:
-    with pytest.raises(ObjectStoreError) as caught:
+def test_what_is_no_store_of_ours_is_refused(uri: str, options: dict[str, str], said: str) -> None:
+    with pytest.raises(ObjectStoreError, match=said) as caught:
         ObjectStore(uri, options)
     assert "canary" not in str(caught.value)
 

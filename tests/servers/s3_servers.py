@@ -79,14 +79,14 @@ class MotoServer:
         host, port = self._server.get_host_and_port()
         self.endpoint = f"http://{host}:{port}"
         self._look_at_signatures(False)
-        iam = self._client("iam", "nobody", "nothing")
+        iam = _client("iam", self.endpoint, "nobody", "nothing")
         iam.create_user(UserName=(name := uuid.uuid4().hex))
         statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         iam.put_user_policy(UserName=name, PolicyName="s3", PolicyDocument=policy)
         key = iam.create_access_key(UserName=name)["AccessKey"]
         self._credentials = (key["AccessKeyId"], key["SecretAccessKey"])
-        self.s3 = self._client("s3", *self._credentials)
+        self.s3 = _client("s3", self.endpoint, *self._credentials)
         self._look_at_signatures(True)
         return self
 
@@ -95,18 +95,7 @@ class MotoServer:
         self._server.stop()
 
     def new_bucket(self) -> Bucket:
-        name = f"kb-{uuid.uuid4().hex}"
-        self.s3.create_bucket(Bucket=name)
-        return Bucket(name, self.endpoint, *self._credentials, _MotoObjects(self.s3, name))
-
-    def _client(self, service: str, access_key: str, secret_key: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-        )
+        return _new_bucket(self.s3, self.endpoint, self._credentials)
 
     def _look_at_signatures(self, look: bool) -> None:
         urllib.request.urlopen(
@@ -124,7 +113,8 @@ class RcloneServer:
 
     Attributes:
         endpoint: Where it listens.
-        folder: Holds a folder for each bucket, and in it a file for each object.
+        folder: Holds a folder for each bucket, and in it a file for each object: to be looked at.
+            The server remembers for minutes what is there, so change it through `Bucket.objects`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -138,8 +128,7 @@ class RcloneServer:
         self._process = subprocess.Popen(
             [
                 *(_rclone(), "serve", "s3", "--addr", address),
-                *("--auth-key", ",".join(self._credentials), "--dir-cache-time", "0s"),
-                str(self.folder),
+                *("--auth-key", ",".join(self._credentials), str(self.folder)),
             ],
             env={**os.environ, "RCLONE_CONFIG": ""},
             stderr=subprocess.DEVNULL,
@@ -149,6 +138,7 @@ class RcloneServer:
             if self._process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError("rclone does not start.")
             time.sleep(0.02)
+        self.s3 = _client("s3", self.endpoint, *self._credentials)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -156,14 +146,11 @@ class RcloneServer:
         self._process.wait()
 
     def new_bucket(self) -> Bucket:
-        name = f"kb-{uuid.uuid4().hex}"
-        (self.folder / name).mkdir()
-        objects = FolderObjects(self.folder / name)
-        return Bucket(name, self.endpoint, *self._credentials, objects)
+        return _new_bucket(self.s3, self.endpoint, self._credentials)
 
 
 @dataclass(frozen=True, slots=True)
-class _MotoObjects:
+class _S3Objects:
     s3: Any
     bucket: str
 
@@ -183,7 +170,7 @@ class _MotoObjects:
 
 @dataclass(frozen=True, slots=True)
 class FolderObjects:
-    """The objects of a bucket that is a folder."""
+    """The objects of a store that is a folder."""
 
     folder: Path
 
@@ -200,6 +187,22 @@ class FolderObjects:
 
     def remove(self, key: str) -> None:
         (self.folder / key).unlink()
+
+
+def _new_bucket(s3: Any, endpoint: str, credentials: tuple[str, str]) -> Bucket:
+    name = f"kb-{uuid.uuid4().hex}"
+    s3.create_bucket(Bucket=name)
+    return Bucket(name, endpoint, *credentials, _S3Objects(s3, name))
+
+
+def _client(service: str, endpoint: str, access_key: str, secret_key: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+    )
 
 
 def _rclone() -> str:
