@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import file_digest
 from io import BufferedReader
@@ -163,30 +163,41 @@ class Borrowed:
     def __init__(self, cache: ObjectCache, held: ExitStack) -> None:
         self._cache = cache
         self._held = held
-        self._files: dict[bytes, Path] = {}
+        self._used: set[bytes] = set()
         self.fetched = 0
 
     @property
     def used(self) -> int:
         """How many objects there are in all."""
-        return len(self._files)
+        return len(self._used)
 
-    def file(self, facts: ObjectFacts) -> Path:
-        """Return an object's file, which is proven, and stays until the files are given back.
+    def files(self, wanted: Iterable[ObjectFacts]) -> list[Path]:
+        """Return the files of objects, which are proven, and stay until they are given back.
 
         Raises:
-            ArchiveCorruptError: The object is gone, or not what it must be.
+            ArchiveCorruptError: An object is gone, or not what it must be.
             ObjectStoreUnavailableError: The store cannot be reached.
-            DiskError: The file cannot be written here.
+            DiskError: A file cannot be written here.
         """
-        if facts.sha256 not in self._files:
-            held = self._cache.take(facts)
-            if held is None:
-                self.fetched += 1
-                held = self._cache.fetch(facts)
-            self._held.enter_context(held)
-            self._files[facts.sha256] = self._cache.path(facts)
-        return self._files[facts.sha256]
+        facts = list(wanted)
+        # First all that are here, so that none of them makes room for another.
+        missing = [one for one in facts if not self._keep(one, self._cache.take)]
+        for one in missing:
+            self._keep(one, self._cache.fetch)
+        self.fetched += len(missing)
+        return [self._cache.path(one) for one in facts]
+
+    def _keep(
+        self, facts: ObjectFacts, get: Callable[[ObjectFacts], BufferedReader | None]
+    ) -> bool:
+        if facts.sha256 in self._used:
+            return True
+        held = get(facts)
+        if held is None:
+            return False
+        self._held.enter_context(held)
+        self._used.add(facts.sha256)
+        return True
 
 
 def _proven(held: BufferedReader, facts: ObjectFacts) -> BufferedReader | None:

@@ -95,7 +95,7 @@ class ArchiveReader:
             self._leave_out_repeats(duck, seen, borrowed)
             hot = duck.execute(_COUNT_HOT).fetchone()[0]
             needed = [one for one in seen.cold if any(need.touches(one) for need in seen.needs)]
-            files = [borrowed.file(one.facts) for one in needed]
+            files = borrowed.files(one.facts for one in needed)
             duck.execute(f"create view {TABLE} as {self._all_rows(files)}")
             lock(duck, files)
             with told_to_the_author(self._aging):
@@ -110,7 +110,7 @@ class ArchiveReader:
         cold = [one for one in seen.cold if _holds_any(moments, one)]
         if not cold:
             return
-        files = _parquet(borrowed.file(one.facts) for one in cold)
+        files = _parquet(borrowed.files(one.facts for one in cold))
         duck.execute(
             f"delete from late using {files} cold"  # noqa: S608
             f" where late.{time} = cold.{time} and late.{key} = cold.{key}"
