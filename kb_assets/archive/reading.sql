@@ -24,11 +24,12 @@ where :groups::text[] is null or conversation_id = any(:groups::text[]);
 -- name: make_restored()
 create temporary table restored (like {table}, row_hash bytea) on commit drop;
 
--- name: open_month(month_id, hold_until)
+-- name: open_month(month_id, hold_until)^
 -- Waits for intake that goes on beside the month; what comes later goes into the month again.
 update kb.archive_month
 set closed_at = null, hold_until = greatest(hold_until, :hold_until)
-where id = :month_id;
+where id = :month_id
+returning hold_until;
 
 -- name: add_month(relation, month)
 select kb.add_month(:relation, :month), kb.thaw_month(:relation, :month);
