@@ -25,7 +25,7 @@ from kb_assets.archive.relation import MESSAGES
 from kb_assets.archive.segment import Work, enter, prove
 from kb_assets.archive.store import Segment, describe_server, find_segments, mark_stale
 from kb_assets.archive.verify import fetch_verified, read_verified, schema_of
-from kb_assets.archive.workplace import workplace
+from kb_assets.archive.workplace import remove_abandoned, workplace
 from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
 from kb_assets.erasure.ledger import conversations_of
@@ -46,6 +46,7 @@ def rewrite_archive(run: Run, store: ObjectStore | None, erasure_id: int) -> Non
         ObjectStoreError: The store refuses us.
         TransientError: The database, the store or the disk failed; what is done stays done.
     """
+    remove_abandoned(run.settings.home_folder)
     with run.database.transaction() as connection:
         months = sorted(_find(connection, erasure_id))
     for month in months:

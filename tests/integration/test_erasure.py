@@ -225,8 +225,11 @@ def test_a_month_whose_archiver_was_killed_is_opened_for_the_erasure_only(
     monkeypatch.undo()
     [(_, _, _, key, _)] = segments(kb, "copying", "stale")
     assert closed(kb) == {JANUARY: True, FEBRUARY: False}
+    left = kb.settings.home_folder / "archive-work" / "message-2025-01-killed"
+    left.mkdir(parents=True)
 
     erased = kb.erase(conversation="a")
+    assert not left.exists(), "it may hold what was erased"
     assert_erased(kb, before, "a")
     assert [one["key"] for one in erased.receipt["kept_objects"]] == [key]
     assert closed(kb) == {JANUARY: True, FEBRUARY: False}
