@@ -78,7 +78,8 @@ class Archiving(Indexing):
         What is wrong with one month keeps no other from being archived.
 
         Args:
-            months: First days of the months to look at; by default all that are due.
+            months: First days of the months to look at; by default all that are due, and
+                erasures that broke off are finished as well.
             run: Who works; made up if it is not given.
 
         Raises:
@@ -89,6 +90,7 @@ class Archiving(Indexing):
         from kb_assets.archive.clean import remove_leftovers
         from kb_assets.archive.stage import MonthReport, archive_month, months_due
         from kb_assets.archive.workplace import remove_abandoned
+        from kb_assets.erasure.erase import finish_erasures
 
         run, store, now = run or self.run(), self.archive_store, datetime.now(UTC)
         days = self.archive_settings.retention_days
@@ -104,6 +106,11 @@ class Archiving(Indexing):
             run.say(f"Archiving {month:%Y-%m}.")
             try:
                 reports.append(archive_month(run, store, month))
+            except KbError as error:
+                failures.append(error)
+        if months is None:
+            try:
+                finish_erasures(run, store)
             except KbError as error:
                 failures.append(error)
         if failures:

@@ -355,6 +355,20 @@ def test_the_next_erasure_finishes_the_last(
     assert_erased(kb, before, "a", "c")
 
 
+def test_the_next_run_of_the_archive_finishes_it(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = seen(kb)
+    kb.archive_messages()
+    monkeypatch.setattr("kb_assets.erasure.erase.rewrite_archive", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kb.erase(conversation="a")
+    monkeypatch.undo()
+    kb.archive_messages()
+    assert [one.finished_at is not None for one in kb.erasures()] == [True]
+    assert_erased(kb, before, "a")
+
+
 def test_two_erasures_in_one_segment_lose_neither(
     kb: KnowledgeBase, open_kb: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
