@@ -153,7 +153,7 @@ def test_one_conversation_among_24_months_takes_two_objects_at_most(kb: Knowledg
         assert len(first.rows) == 10
         assert first.scanned_objects == objects
         assert first.fetched_objects <= objects
-        assert (second.fetched_objects, second.rows) == (0, first.rows)
+        assert (second.fetched_objects, sorted(second.rows)) == (0, sorted(first.rows))
     nobody = kb.query_messages("select id from messages where conversation_id = 'nobody'")
     assert nobody.rows == []
     both = "from messages where conversation_id in ('a03', 'z04') order by created_at limit 1"
@@ -211,7 +211,7 @@ def test_a_reader_sees_each_message_once_while_months_leave_and_come_back(
     kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kb_assets.archive.commit._PAUSE_SECONDS", 0.1)
-    for number in range(3):
+    for number in range(2):
         kb.messages.append(talk(f"c{number}", month(number), 300))
     stop = threading.Event()
     counts: list[tuple[int, int]] = []
@@ -225,14 +225,14 @@ def test_a_reader_sees_each_message_once_while_months_leave_and_come_back(
         reading = readers.submit(read_on)
         try:
             kb.archive_messages()
-            for number in range(3):
+            for number in range(2):
                 kb.restore_month(month(number).date().replace(day=1), 0)
             kb.archive_messages()
         finally:
             stop.set()
         reading.result()
     assert len(counts) > 3
-    assert set(counts) == {(900, 900)}
+    assert set(counts) == {(600, 600)}
 
 
 def leave(kb: KnowledgeBase) -> None:
