@@ -93,12 +93,24 @@ class ObjectCache:
         Raises:
             DiskError: The file cannot be removed.
         """
-        file = self.path(facts)
+        self._remove(lambda file: file == self.path(facts))
+
+    def keep_only(self, archived: Iterable[ObjectFacts]) -> None:
+        """Remove the files of all other objects: of what was replaced, maybe by an erasure.
+
+        Raises:
+            DiskError: A file cannot be removed.
+        """
+        kept = {self.path(facts) for facts in archived}
+        self._remove(lambda file: file not in kept)
+
+    def _remove(self, is_unwanted: Callable[[Path], bool]) -> None:
         with self._disk():
-            if file.exists():
+            if self._folder.exists():
                 with self._locked():
-                    if _is_free(file):
-                        file.unlink()
+                    for file in self._folder.glob("*.parquet"):
+                        if is_unwanted(file) and _is_free(file):
+                            file.unlink()
 
     def path(self, facts: ObjectFacts) -> Path:
         """Return where an object's file is, if it is here."""

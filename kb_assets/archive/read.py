@@ -92,6 +92,7 @@ class ArchiveReader:
             opened(Path(spill)) as duck,
         ):
             seen = load_snapshot(self._reader, needs, self._aging, duck)
+            self._cache.keep_only(one.facts for one in seen.cold)
             self._leave_out_repeats(duck, seen, borrowed)
             hot = duck.execute(_COUNT_HOT).fetchone()[0]
             needed = [one for one in seen.cold if any(need.touches(one) for need in seen.needs)]

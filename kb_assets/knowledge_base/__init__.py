@@ -3,9 +3,11 @@
 ::
 
     KnowledgeBase
-    ├── Indexing       read, split, embed, publish; where every document is
-    └── Judging        golden questions, verdicts, which space answers
-        └── Searching  search, explain, ask
+    ├── Erasing          a conversation, a user or a document, for good
+    │   └── Archiving    old messages: moved, queried, verified, brought back
+    │       └── Indexing read, split, embed, publish; where every document is
+    └── Judging          golden questions, verdicts, which space answers
+        └── Searching    search, explain, ask
             └── Connections
 """
 

@@ -350,6 +350,25 @@ def test_a_file_in_use_is_not_removed(kb: KnowledgeBase, tmp_path: Path) -> None
     assert not file.exists()
 
 
+def test_an_object_that_was_replaced_leaves_the_cache(kb: KnowledgeBase, tmp_path: Path) -> None:
+    """Whoever replaced it, wherever: it may hold what was erased since."""
+    kb.messages.append([*talk("c", month(0)), *talk("d", month(1))])
+    kb.archive_messages()
+    assert kb.query_messages(ALL).fetched_objects == 2
+    kept = [file for file in cached(kb) if "d-0" in read_ids(file)]
+    with KnowledgeBase(kb.settings.model_copy(update={"home": tmp_path / "elsewhere"})) as other:
+        other.restore_month(date(2023, 1, 1), 0)
+        other.messages.append(talk("e", month(0)))
+        other.archive_messages()
+    assert kb.query_messages("select 1").fetched_objects == 0
+    assert cached(kb) == kept
+    assert kb.query_messages(ALL).fetched_objects == 1
+
+
+def read_ids(file: Path) -> set[str]:
+    return {id_ for (id_,) in duckdb.execute(f"select id from '{file}'").fetchall()}
+
+
 def take_turns(folder: str, uri: str, facts: list[ObjectFacts], rounds: int) -> int:
     """Use objects in a process of its own, with room for one of them."""
     cache = ObjectCache(Path(folder), ObjectStore(uri), facts[0].object_bytes)
