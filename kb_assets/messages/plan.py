@@ -57,7 +57,8 @@ class Batch:
     def sort(self) -> None:
         """Bring the messages into their order."""
         order = sorted(range(len(self)), key=self.microseconds.__getitem__)
-        self._take(order)
+        if order != list(range(len(self))):
+            self._take(order)
 
     def leave_out(self, places: Collection[int]) -> None:
         """Remove messages by their places."""

@@ -57,7 +57,8 @@ cross join lateral (
     union all
     select conversation_id
     from kb.message_late
-    where created_at
+    where (select exists (select from kb.message_late where created_at between :low and :high))
+        and created_at
         = timestamptz '1970-01-01 00:00:00+00' + k.microsecond * interval '1 microsecond'
         and id = k.id
     limit 1

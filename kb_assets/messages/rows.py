@@ -18,8 +18,10 @@ _POSTGRES_EPOCH = 946_684_800_000_000
 _PARTS = 1000
 """About how many values are handed on together: a hundred rows."""
 
-_COLUMN_COUNT = len(COLUMNS).to_bytes(2, "big")
-_JSONB_VERSION = b"\x01"
+_JSONB_VERSION = 1
+_head = struct.Struct("!hi").pack
+_length = struct.Struct("!i").pack
+_jsonb = struct.Struct("!ib").pack
 _moment = struct.Struct("!iq").pack
 _place = struct.Struct("!iiiqiqiq").pack
 _count = struct.Struct("!ii").pack
@@ -28,11 +30,10 @@ _NO_PLACE = NULL * 3
 
 def encode(batch: Batch, plan: Plan) -> Iterator[bytes]:
     """Yield the rows of messages that have a place, some in each piece."""
-    counted = zip(plan.ordinals, plan.total_bytes, plan.total_tokens, strict=True)
-    tokens = batch.tokens
+    counted = zip(plan.rows, plan.ordinals, plan.total_bytes, plan.total_tokens, strict=True)
     ends = (
-        _place(4, tokens[index], 8, ordinal, 8, total_bytes, 8, total_tokens)
-        for index, (ordinal, total_bytes, total_tokens) in zip(plan.rows, counted, strict=True)
+        _place(4, batch.tokens[index], 8, ordinal, 8, total_bytes, 8, total_tokens)
+        for index, ordinal, total_bytes, total_tokens in counted
     )
     return _pieces(batch, plan.rows, ends)
 
@@ -55,17 +56,20 @@ def _pieces(batch: Batch, indexes: Iterable[int], ends: Iterable[bytes]) -> Iter
     texts = _Texts({None: NULL})
     parts: list[bytes] = []
     for index, end in zip(indexes, ends, strict=True):
-        message = batch.messages[index]
+        message, content = batch.messages[index], batch.contents[index]
+        id_, metadata = message.id.encode(), message.metadata_json
         parts += (
-            _COLUMN_COUNT,
-            field(message.id.encode()),
+            _head(len(COLUMNS), len(id_)),
+            id_,
             texts[message.conversation_id],
             _moment(8, batch.microseconds[index] - _POSTGRES_EPOCH),
             texts[message.role],
-            field(batch.contents[index]),
+            _length(len(content)),
+            content,
             texts[message.language],
             texts[message.intent],
-            field(_JSONB_VERSION + message.metadata_json),
+            _jsonb(len(metadata) + 1, _JSONB_VERSION),
+            metadata,
             end,
         )
         if len(parts) >= _PARTS:

@@ -195,6 +195,17 @@ class TestClosedMonths:
         assert rows(database, "select count(*) from kb.message_late") == [(late,)]
         assert_counted(database, batch)
 
+    def test_it_is_not_closed_under_a_writer(self, database: Database, messages: Messages) -> None:
+        messages.append([message("a")])
+        with database.session() as connection, connection.transaction():
+            connection.execute("select from kb.conversation for update")
+            appended = started(messages.append, [message("b")])
+            waits_for_a_lock(database)
+            with pytest.raises(DatabaseUnavailableError), database.transaction() as archiver:
+                archiver.execute("set local lock_timeout = '100ms'")
+                archiver.execute("update kb.archive_month set closed_at = now()")
+        assert appended.result() == Appended(added=1)
+
     def test_a_month_that_nobody_knows_any_more_is_made_again(
         self, database: Database, messages: Messages
     ) -> None:
