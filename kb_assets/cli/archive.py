@@ -28,7 +28,7 @@ _MONTH = click.DateTime(["%Y-%m"])
 
 @click.group(params=list(COMMON_OPTIONS))
 def archive() -> None:
-    """Move old messages to the archive, query them there, and bring them back.
+    """Move old messages to the archive, query them, bring them back.
 
     The section [archive] of kb.toml says where the archive is, and how old messages must be.
     """

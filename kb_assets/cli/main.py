@@ -37,7 +37,7 @@ Exit codes:
   2 wrong command line          10 documents in quarantine (index --strict)
   3 wrong settings              11 vanished documents kept by the guard
   4 database not usable         12 documents wait
-  5 source not usable           13 a check failed, or kb eval's verdict
+  5 source or message refused   13 a check failed, or kb eval's verdict
   6 a provider refuses          14 not published: retrieval fails
   7 space not usable            15 an object of the archive is damaged
                                 16 the archive's store is missing or refuses

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--verify", is_flag=True, help="Trust no version token: read everything.")
 @pass_session
 def plan(session: Session, sources: tuple[str, ...], shards: tuple[str, ...], verify: bool) -> int:
-    """Say what `kb index` would do and cost; nothing is stored or sent."""
+    """Say what `kb index` would do and cost; nothing is stored."""
     from kb_assets.cli.output import print_json
 
     with session.knowledge_base() as kb:
