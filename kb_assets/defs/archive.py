@@ -19,6 +19,7 @@ from kb_assets.defs.partitions import (
     month_partitions,
 )
 from kb_assets.defs.resources import KnowledgeBaseResource
+from kb_assets.defs.unchanged import shown_before
 from kb_assets.errors import ArchiveBusyError, ArchiveCorruptError, ArchiveStaleError, KbError
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.messages.store import add_months
@@ -35,8 +36,9 @@ only then deleted from the database, by the transaction that makes it cold. A ru
 deletes nothing: start it again. What comes in later for such a month follows in a file of its own.
 
 A month that is not due, is held because it was restored, or is empty stays as it is; its **note**
-says so. **rows** and **bytes** are what this run moved, the row count is all that is archived of
-the month. The sample has no content, and ids by their hash: an erasure leaves none behind here.
+says so. **rows**, **bytes** and **seconds** are of the last run that moved something, the row count
+is all that is archived of the month. The sample has no content, and ids by their hash, so that an
+erasure leaves none behind here.
 
 `archive_messages_schedule` starts it once `kb.toml` has `[archive]`; without, it fails, and
 nothing is deleted. `kb archive query` reads what is archived, `kb archive restore` brings it back.
@@ -92,7 +94,8 @@ def _archive(
     failure = _finish_erasures(kb, run)
     for month in months:
         try:
-            shown[month_key(month)] = _archive_month(kb, run, month)
+            before = shown_before(context, month_key(month))
+            shown[month_key(month)] = _archive_month(kb, run, month, before)
         except (ArchiveCorruptError, ArchiveStaleError) as error:
             context.log.error(str(error))
             failure = failure or error
@@ -112,7 +115,7 @@ def _finish_erasures(kb: KnowledgeBase, run: Run) -> KbError | None:
     return None
 
 
-def _archive_month(kb: KnowledgeBase, run: Run, month: date) -> Metadata:
+def _archive_month(kb: KnowledgeBase, run: Run, month: date, before: Metadata) -> Metadata:
     # Not at module level: pyarrow and DuckDB take a second to load.
     from kb_assets.archive.stage import MonthReport
 
@@ -122,10 +125,10 @@ def _archive_month(kb: KnowledgeBase, run: Run, month: date) -> Metadata:
     except ArchiveBusyError as busy:
         report = MonthReport(month, note=str(busy))
     cold = [
-        (kb.archive_store.url(one.object_key), one.source, one.rows, one.object_bytes)
+        (one.source, one.rows, one.object_bytes, kb.archive_store.url(one.object_key))
         for one in cold_segments(run.database, month)
     ]
-    return archive_metadata(report, sample, cold)
+    return archive_metadata(report, sample, cold, before)
 
 
 def _next_months() -> list[date]:

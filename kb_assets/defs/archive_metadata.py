@@ -14,21 +14,24 @@ if TYPE_CHECKING:
 _HASH_DIGITS = 12
 
 
-Cold = tuple[str, str, int, int]
-"""An object of a month: where it is, what it was made of, its rows and bytes."""
+_MOVED = ("rows", "repeats_", "bytes_", "ratio", "seconds_", "sample")
+_NONE = dg.MetadataValue.int(0)
+
+Cold = tuple[str, int, int, str]
+"""An object of a month: what it was made of, its rows, its bytes, and where it is."""
 
 _OBJECT_COLUMNS = dg.TableSchema(
     [
-        dg.TableColumn("url", "string", "Where the object is"),
         dg.TableColumn("source", "string", "`month`, `late`, or `rewrite` after an erasure"),
         dg.TableColumn("rows", "int", "How many messages it holds"),
         dg.TableColumn("bytes", "int", "Its size"),
+        dg.TableColumn("url", "string", "Where the object is"),
     ]
 )
 
 
 def archive_metadata(
-    report: "MonthReport", sample: Sequence[Unread], cold: Sequence[Cold]
+    report: "MonthReport", sample: Sequence[Unread], cold: Sequence[Cold], before: Metadata
 ) -> Metadata:
     """Return what is shown of a month, whether anything of it was moved or not.
 
@@ -36,30 +39,29 @@ def archive_metadata(
         report: What was moved.
         sample: Some of what was in the database before.
         cold: All that is archived of the month now.
+        before: What was shown of it the last time: what was moved then stands until more is.
     """
-    moved = {} if report.note else _moved(report, sample)
+    if report.note:
+        stands = {name: value for name, value in before.items() if name.startswith(_MOVED)}
+        moved = {"note": dg.MetadataValue.text(report.note), "rows": _NONE, **stands}
+    else:
+        moved = {**_moved(report), "sample": _sample_table(sample)}
     return {
-        "rows": dg.MetadataValue.int(report.rows),
         **moved,
-        "dagster/row_count": dg.MetadataValue.int(sum(rows for _, _, rows, _ in cold)),
-        "archived_bytes": dg.MetadataValue.int(sum(size for *_, size in cold)),
+        "dagster/row_count": dg.MetadataValue.int(sum(rows for _, rows, _, _ in cold)),
+        "archived_bytes": dg.MetadataValue.int(sum(size for _, _, size, _ in cold)),
         "objects": dg.MetadataValue.int(len(cold)),
-        "object_urls": _object_table(cold),
-        "note": dg.MetadataValue.text(report.note or "none"),
+        **({"object_urls": _object_table(cold)} if cold else {}),
     }
 
 
-def _moved(report: "MonthReport", sample: Sequence[Unread]) -> Metadata:
-    ratio = report.object_bytes / max(1, report.table_bytes)
+def _moved(report: "MonthReport") -> Metadata:
+    """Return numbers whose names begin with one of `_MOVED`."""
+    sizes = {"bytes_before": report.table_bytes, "bytes_after": report.object_bytes}
+    ratio = {"ratio": report.object_bytes / max(1, report.table_bytes)} if report.rows else {}
+    repeats = {"repeats_deleted": report.repeated} if report.repeated else {}
     seconds = {f"seconds_{step}": taken for step, taken in report.seconds.items()}
-    numbers = {
-        "repeats_deleted": report.repeated,
-        "bytes_before": report.table_bytes,
-        "bytes_after": report.object_bytes,
-        **({"ratio": ratio} if report.rows else {}),
-        **seconds,
-    }
-    return {**counts(numbers), "sample": _sample_table(sample)}
+    return counts({"rows": report.rows, **repeats, **sizes, **ratio, **seconds})
 
 
 def _object_table(cold: Sequence[Cold]) -> dg.TableMetadataValue:

@@ -138,7 +138,9 @@ def _of(table: Table) -> dict[str, dg.MetadataValue | dg.TableSchema | str]:
             column.type.compile(dialect=postgresql.dialect()).lower(),  # type: ignore[no-untyped-call]
             described[column.name],
             dg.TableColumnConstraints(
-                nullable=bool(column.nullable), unique=bool(column.unique or column.primary_key)
+                nullable=bool(column.nullable),
+                # One of several columns of a key is not unique by itself.
+                unique=bool(column.unique or table.primary_key.columns.keys() == [column.name]),
             ),
         )
         for column in table.columns

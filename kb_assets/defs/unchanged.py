@@ -75,6 +75,14 @@ def stands(metadata: Mapping[str, Any], state: str | None) -> bool:
     return bool(time.time() - metadata[COUNTED_AT].value < STANDS_SECONDS)
 
 
+def shown_before(context: dg.AssetExecutionContext, partition: str) -> Metadata:
+    """Return what the last materialization of a partition showed."""
+    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[partition])
+    records = context.instance.fetch_materializations(wanted, limit=1).records
+    last = records[0].asset_materialization if records else None
+    return {} if last is None else dict(last.metadata)
+
+
 def with_counts(
     context: dg.AssetExecutionContext,
     run: Run,
@@ -92,7 +100,7 @@ def with_counts(
         count: Counts what there is, at a cost that grows with it.
     """
     state = find_state(run.database, (shard,))
-    shown = {} if state is None else _shown_before(context, shard)
+    shown = {} if state is None else shown_before(context, shard.key)
     if not stands(shown, state):
         shown = {**count(run.database, shard), **stamp(state)}
     return {**shown, **counts(asdict(report))}
@@ -124,10 +132,3 @@ def green_before(
                 passed=True, description=last.description, metadata=last.metadata
             )
     return None
-
-
-def _shown_before(context: dg.AssetExecutionContext, shard: Shard) -> Metadata:
-    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[shard.key])
-    records = context.instance.fetch_materializations(wanted, limit=1).records
-    last = records[0].asset_materialization if records else None
-    return {} if last is None else dict(last.metadata)

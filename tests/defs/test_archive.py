@@ -161,12 +161,28 @@ def test_a_month_that_is_held_is_left_alone(kb: KnowledgeBase) -> None:
     assert verdicts(result)["nothing_old_is_left_hot"]
 
 
-def test_again_shows_what_is_archived_and_moves_nothing(kb: KnowledgeBase) -> None:
-    archive(kb, OLD)
+def test_again_moves_nothing_and_what_was_moved_stands(kb: KnowledgeBase) -> None:
+    with dg.instance_for_test() as instance:
+        first = shown(archive(kb, OLD, instance=instance))["2025-03"]
+        again = shown(archive(kb, OLD, instance=instance))["2025-03"]
+    unseen = shown(archive(kb, OLD))["2025-03"]
 
-    metadata = shown(archive(kb, OLD))["2025-03"]
+    assert "nothing of it" in str(again.pop("note"))
+    assert again == first
+    assert (unseen["rows"], unseen["dagster/row_count"], unseen["objects"]) == (0, 8, 1)
 
-    assert (metadata["rows"], metadata["dagster/row_count"], metadata["objects"]) == (0, 8, 1)
+
+def test_a_restored_month_is_in_the_archive_no_more(kb: KnowledgeBase) -> None:
+    with dg.instance_for_test() as instance:
+        archive(kb, OLDER, OLD, instance=instance)
+        kb.restore_month(OLD)
+        result = archive(kb, OLD, instance=instance)
+
+    metadata = shown(result)["2025-03"]
+    assert "held until" in str(metadata["note"])
+    assert (metadata["dagster/row_count"], metadata["objects"]) == (0, 0)
+    assert "object_urls" not in metadata
+    assert verdicts(result) == dict.fromkeys(CHECKS, True)
 
 
 def test_late_messages_follow_in_an_object_of_their_own(kb: KnowledgeBase) -> None:
