@@ -8,6 +8,7 @@ that are still as they were copied. If their number is not that of the copy, not
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from kb_assets.archive import store
 from kb_assets.archive.encoding import copied_rows
 from kb_assets.archive.lease import MonthLease
 from kb_assets.archive.relation import ROW_HASH, Aging, Column
-from kb_assets.archive.verify import read_verified
+from kb_assets.archive.verify import read_keys
 from kb_assets.database.bulk import copy_encoded
 from kb_assets.database.connect import Database
 from kb_assets.database.names import SCHEMA
@@ -113,11 +114,9 @@ def commit_late(
 
     def keys() -> Iterator[bytes]:
         nonlocal rows
-        batches = [] if repeated is None else repeated.to_batches()
-        for batch in batches:
-            rows += batch.num_rows
-            yield copied_rows(batch, columns)
-        for batch in read_verified(file, aging) if file is not None else ():
+        left_out = [] if repeated is None else repeated.to_batches()
+        archived = [] if file is None else read_keys(file, aging)
+        for batch in chain(left_out, archived):
             rows += batch.num_rows
             yield copied_rows(batch, columns)
 

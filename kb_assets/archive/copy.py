@@ -20,7 +20,8 @@ from kb_assets.archive.relation import ROW_HASH, Aging
 from kb_assets.archive.row_hash import SUM_BYTES, stored_hashes, sum_of_hashes
 from kb_assets.errors import DatabaseUnavailableError, DiskError
 
-_MEMORY = "224MB"
+_MEMORY = "160MB"
+_BATCH_BYTES = 2 * 1024 * 1024
 _ROWS_PER_GROUP = 16_384
 _COMPRESSION_LEVEL = 3
 
@@ -103,6 +104,9 @@ def rows_of(cursor: Any, statement: Composed) -> Any:  # noqa: ANN401
         cursor: See `snapshot`.
         statement: Without parameters; JSON as text.
     """
+    cursor.adbc_statement.set_options(
+        **{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}
+    )
     cursor.execute(statement.as_string())
     return cursor.fetch_record_batch()
 
@@ -129,6 +133,7 @@ def write_sorted(
     tally, failures = Tally(), list[Exception]()
     with _disk(failures), duckdb.connect(config=_config(file.parent)) as connection:
         stream = _counted(rows, aging, None if known else tally, failures)
+        connection.execute("set enable_progress_bar = false")
         connection.register("arriving", stream)
         copied, repeated = "arriving", None
         if known:

@@ -134,4 +134,5 @@ def _connected(**settings: str) -> Iterator[Any]:
     }
     with duckdb.connect(config=config) as connection:
         connection.execute("set TimeZone = 'UTC'")
+        connection.execute("set enable_progress_bar = false")
         yield connection

@@ -13,6 +13,7 @@ from kb_assets.archive import store
 from kb_assets.archive.copy import TooLargeError, Written, rows_of, snapshot, write_sorted
 from kb_assets.archive.lease import MonthLease
 from kb_assets.archive.manifest import Made, ObjectFacts, manifest_bytes, manifest_of
+from kb_assets.archive.memory import give_back
 from kb_assets.archive.plan import Window, manifest_key, object_key, rows_per_segment, window_of
 from kb_assets.archive.relation import Aging
 from kb_assets.archive.verify import fetch_verified
@@ -88,6 +89,7 @@ def copies(
         measured: About how many rows there are, and what they take.
 
     Raises:
+        LeaseLostError: Another run took the month over.
         DatabaseUnavailableError: The database was lost.
         DiskError: The local disk is full.
     """
@@ -96,6 +98,7 @@ def copies(
         while left:
             window, rows = left.pop()
             with work.run.database.transaction() as connection:
+                work.lease.guard(connection)
                 cut = list(store.windows(connection, table, window, rows))
             for place, one in enumerate(cut):
                 try:
@@ -156,6 +159,7 @@ def _written(
     )
     file = work.folder / f"{window.low:%d-%H%M%S.%f}.parquet"
     with work.timed("copy"):
+        give_back()
         return write_sorted(rows_of(cursor, statement), file, work.aging, known=known)
 
 
@@ -176,6 +180,7 @@ def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:
         copied.written.file.unlink()
     with work.timed("verify"):
         proven = fetch_verified(work.destination, facts, work.aging, work.folder)
+        give_back()
     made = Made(copied.segment, work.run.run_id, *work.server)
     manifest = manifest_of(facts, made, copied.window, copied.source, work.aging)
     work.destination.put_bytes(manifest_key(facts.object_key), manifest_bytes(manifest))

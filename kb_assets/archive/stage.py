@@ -16,10 +16,11 @@ from kb_assets.archive import store
 from kb_assets.archive.clean import KEPT
 from kb_assets.archive.commit import commit_late, commit_month
 from kb_assets.archive.lease import MonthLease, month_lease
+from kb_assets.archive.memory import share_allocator
 from kb_assets.archive.plan import due_months, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
 from kb_assets.archive.segment import Copied, Work, copies, enter, prove
-from kb_assets.archive.verify import fetch_verified
+from kb_assets.archive.verify import fetch_whole
 from kb_assets.archive.workplace import workplace
 from kb_assets.database.connect import Database
 from kb_assets.database.run import Run
@@ -117,6 +118,7 @@ def archive_month(
         TransientError: The database, the store or the disk failed; nothing was deleted.
     """
     report = MonthReport(month)
+    share_allocator()
     with month_lease(run.database, aging, month, run_id=run.run_id) as lease:
         server = _prepare(run.database, lease, aging)
         with workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder:
@@ -211,17 +213,15 @@ def _archive_late_once(work: Work, report: MonthReport) -> None:
 
 def _measured(work: Work, table: str) -> tuple[int, int]:
     with work.run.database.transaction() as connection:
+        work.lease.guard(connection)
         return store.measure(connection, work.aging, table, window_of(work.lease.month))
 
 
 def _known_files(work: Work) -> tuple[Path, ...]:
-    """Return what is cold of the month, read back and verified."""
+    """Return what is cold of the month, byte for byte as it was when it was verified."""
     with work.run.database.transaction() as connection:
         segments = store.find_segments(connection, [work.lease.month], aging=work.aging)
-    return tuple(
-        fetch_verified(work.destination, segment.facts, work.aging, work.folder)
-        for segment in segments
-    )
+    return tuple(fetch_whole(work.destination, segment.facts, work.folder) for segment in segments)
 
 
 def _report(work: Work, report: MonthReport, copied: Copied) -> None:

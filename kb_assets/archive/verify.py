@@ -26,19 +26,34 @@ _ARROW_TYPES = {
 
 
 def fetch_verified(store: ObjectStore, facts: ObjectFacts, aging: Aging, folder: Path) -> Path:
-    """Read an object back, and make sure that it is what it must be.
+    """Read an object back, and make sure that its rows are what they must be; see `fetch_whole`.
+
+    Raises:
+        ArchiveCorruptError: It is gone, damaged, or holds other rows.
+        DiskError: The local disk is full.
+        ObjectStoreUnavailableError: The store cannot be reached.
+    """
+    file = fetch_whole(store, facts, folder)
+    try:
+        verify_file(file, facts, aging)
+    except ArchiveCorruptError as error:
+        raise _corrupt(store, facts, error.what) from error
+    return file
+
+
+def fetch_whole(store: ObjectStore, facts: ObjectFacts, folder: Path) -> Path:
+    """Read an object back, and make sure that it has the bytes it must have.
 
     Args:
         store: The archive's destination.
         facts: What it must be.
-        aging: Whose rows it holds.
         folder: Where the file goes.
 
     Returns:
-        The file; all that is read from it is proven.
+        The file.
 
     Raises:
-        ArchiveCorruptError: It is gone, damaged, or holds other rows.
+        ArchiveCorruptError: It is gone or damaged.
         DiskError: The local disk is full.
         ObjectStoreUnavailableError: The store cannot be reached.
     """
@@ -55,10 +70,6 @@ def fetch_verified(store: ObjectStore, facts: ObjectFacts, aging: Aging, folder:
         ) from error
     if (size, sha256) != (facts.object_bytes, facts.sha256):
         raise _corrupt(store, facts, f"It has {size:,} bytes with SHA-256 {sha256.hex()}.")
-    try:
-        verify_file(file, facts, aging)
-    except ArchiveCorruptError as error:
-        raise _corrupt(store, facts, error.what) from error
     return file
 
 
@@ -94,6 +105,12 @@ def read_verified(file: Path, aging: Aging) -> Iterator[Any]:
     """
     for batch, _ in _hashed(file, aging):
         yield batch
+
+
+def read_keys(file: Path, aging: Aging) -> Iterator[Any]:
+    """Return the keys and stored hashes of a file that was verified just now, as Arrow batches."""
+    with parquet.ParquetFile(file) as opened:
+        yield from opened.iter_batches(_BATCH_ROWS, columns=[aging.key, aging.time, ROW_HASH])
 
 
 def schema_of(aging: Aging) -> Any:  # noqa: ANN401
