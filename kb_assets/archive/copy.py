@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg.sql import Composed
 
+from kb_assets.archive.memory import TooLargeError
 from kb_assets.archive.relation import ROW_HASH, Aging
 from kb_assets.archive.row_hash import SUM_BYTES, stored_hashes, sum_of_hashes
 from kb_assets.errors import DatabaseUnavailableError, DiskError
@@ -23,11 +24,7 @@ from kb_assets.errors import DatabaseUnavailableError, DiskError
 _MEMORY = "160MB"
 _BATCH_BYTES = 2 * 1024 * 1024
 _ROWS_PER_GROUP = 16_384
-_COMPRESSION_LEVEL = 3
-
-
-class TooLargeError(DiskError):
-    """So many rows at once do not fit into the memory that sorting may take."""
+_COMPRESSION_LEVEL = 2
 
 
 @dataclass(slots=True)
@@ -69,14 +66,12 @@ class Written:
     Attributes:
         file: Where it is.
         tally: What is in it.
-        repeated: Keys and hashes of rows that were left out: an Arrow table, or nothing.
         sha256: Its hash.
         file_bytes: Its size.
     """
 
     file: Path
     tally: Tally
-    repeated: Any
     sha256: bytes = field(repr=False)
     file_bytes: int
 
@@ -111,20 +106,13 @@ def rows_of(cursor: Any, statement: Composed) -> Any:  # noqa: ANN401
     return cursor.fetch_record_batch()
 
 
-def write_sorted(
-    rows: Any,  # noqa: ANN401
-    file: Path,
-    aging: Aging,
-    *,
-    known: tuple[Path, ...] = (),
-) -> Written:
+def write_sorted(rows: Any, file: Path, aging: Aging) -> Written:  # noqa: ANN401
     """Write rows to a Parquet file, sorted, compressed, in groups that can be skipped.
 
     Args:
         rows: A stream of Arrow batches: the table's columns and each row's hash.
         file: Where to.
         aging: The table.
-        known: Files whose keys are left out.
 
     Raises:
         TooLargeError: The rows do not fit into memory: copy fewer at a time.
@@ -132,30 +120,23 @@ def write_sorted(
     """
     tally, failures = Tally(), list[Exception]()
     with _disk(failures), duckdb.connect(config=_config(file.parent)) as connection:
-        stream = _counted(rows, aging, None if known else tally, failures)
         connection.execute("set enable_progress_bar = false")
-        connection.register("arriving", stream)
-        copied, repeated = "arriving", None
-        if known:
-            repeated = _leave_out(connection, aging, known)
-            copied = "fresh"
-            for batch in connection.sql("from fresh").to_arrow_reader(_ROWS_PER_GROUP):
-                tally.add(batch, aging)
+        connection.register("arriving", _counted(rows, aging, tally, failures))
         order = ", ".join(aging.order)
         connection.execute(
-            f"copy (from {copied} order by {order}) to {_quoted(file)} (format parquet,"
-            f" compression zstd, compression_level {_COMPRESSION_LEVEL},"
+            f"copy (from arriving order by {order}) to {_quoted(file)} (format parquet,"
+            f" parquet_version v2, compression zstd, compression_level {_COMPRESSION_LEVEL},"
             f" row_group_size {_ROWS_PER_GROUP})"
         )
         with file.open("rb") as content:
             digest = file_digest(content, "sha256").digest()
-    return Written(file, tally, repeated, digest, file.stat().st_size)
+    return Written(file, tally, digest, file.stat().st_size)
 
 
 def _counted(
     rows: Any,  # noqa: ANN401
     aging: Aging,
-    tally: Tally | None,
+    tally: Tally,
     failures: list[Exception],
 ) -> Any:  # noqa: ANN401
     """Return the same stream, counted; DuckDB would tell its errors as its own."""
@@ -163,26 +144,13 @@ def _counted(
     def batches() -> Iterator[Any]:
         try:
             for batch in rows:
-                if tally is not None:
-                    tally.add(batch, aging)
+                tally.add(batch, aging)
                 yield batch
         except Exception as error:
             failures.append(error)
             raise
 
     return pa.RecordBatchReader.from_batches(rows.schema, batches())
-
-
-def _leave_out(connection: Any, aging: Aging, known: tuple[Path, ...]) -> Any:  # noqa: ANN401
-    """Make the table `fresh` of what arrives and is not known, and return what is."""
-    keys = f"{aging.time}, {aging.key}"
-    files = ", ".join(map(_quoted, known))
-    cold = f"(select {keys} from read_parquet([{files}])) using ({keys})"  # noqa: S608
-    connection.execute("create temp table incoming as from arriving")
-    connection.execute(f"create temp table fresh as from incoming anti join {cold}")
-    return connection.sql(
-        f"select {keys}, {ROW_HASH} from incoming semi join {cold}"  # noqa: S608
-    ).to_arrow_table()
 
 
 def _config(folder: Path) -> dict[str, Any]:

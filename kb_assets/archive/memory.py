@@ -8,8 +8,14 @@ import ctypes
 
 import pyarrow as pa
 
+from kb_assets.errors import DiskError
+
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Of the GNU C library; others give memory back by themselves, or not at all."""
+
+
+class TooLargeError(DiskError):
+    """So many rows at once do not fit into the memory that they may take."""
 
 
 def share_allocator() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 from psycopg.sql import Literal
 
 from kb_assets.archive import store
-from kb_assets.archive.copy import TooLargeError, Written, rows_of, snapshot, write_sorted
+from kb_assets.archive.copy import Written, rows_of, snapshot, write_sorted
 from kb_assets.archive.lease import MonthLease
 from kb_assets.archive.manifest import Made, ObjectFacts, manifest_bytes, manifest_of
-from kb_assets.archive.memory import give_back
+from kb_assets.archive.memory import TooLargeError, give_back
 from kb_assets.archive.plan import Window, manifest_key, object_key, rows_per_segment, window_of
 from kb_assets.archive.relation import Aging
+from kb_assets.archive.repeats import part_repeats
 from kb_assets.archive.verify import fetch_verified
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.run import Run
@@ -77,9 +78,24 @@ class Copied:
     facts: ObjectFacts
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """As many of a month's rows as one segment holds.
+
+    Attributes:
+        window: Their span of time.
+        written: Their file; it may have no rows.
+        repeated: Keys and hashes of rows that were left out: an Arrow table, or nothing.
+    """
+
+    window: Window
+    written: Written
+    repeated: Any
+
+
 def copies(
     work: Work, table: str, known: tuple[Path, ...], measured: tuple[int, int]
-) -> Iterator[tuple[Window, Written]]:
+) -> Iterator[Piece]:
     """Copy a month's rows, as many as one segment holds at a time, out of one snapshot.
 
     Args:
@@ -102,7 +118,7 @@ def copies(
                 cut = list(store.windows(connection, table, window, rows))
             for place, one in enumerate(cut):
                 try:
-                    written = _written(work, cursor, table, one, known)
+                    piece = _copied(work, cursor, table, one, known)
                 except TooLargeError:
                     # Rows that are larger than the others of their month.
                     if rows == 1:
@@ -110,7 +126,7 @@ def copies(
                     left += [(later, rows) for later in reversed(cut[place + 1 :])]
                     left.append((one, max(1, rows // 8)))
                     break
-                yield one, written
+                yield piece
 
 
 def enter(work: Work, source: str, window: Window, written: Written) -> Copied:
@@ -143,13 +159,13 @@ def enter(work: Work, source: str, window: Window, written: Written) -> Copied:
     return Copied(segment, source, window, written, facts)
 
 
-def _written(
+def _copied(
     work: Work,
     cursor: Any,  # noqa: ANN401
     table: str,
     window: Window,
     known: tuple[Path, ...],
-) -> Written:
+) -> Piece:
     statement = _statements(
         "copied",
         copied=work.aging.copied(),
@@ -160,7 +176,10 @@ def _written(
     file = work.folder / f"{window.low:%d-%H%M%S.%f}.parquet"
     with work.timed("copy"):
         give_back()
-        return write_sorted(rows_of(cursor, statement), file, work.aging, known=known)
+        rows, repeated = rows_of(cursor, statement), None
+        if known:
+            rows, repeated = part_repeats(rows, work.aging, known)
+        return Piece(window, write_sorted(rows, file, work.aging), repeated)
 
 
 def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:

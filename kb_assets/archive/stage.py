@@ -19,7 +19,7 @@ from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.memory import share_allocator
 from kb_assets.archive.plan import due_months, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
-from kb_assets.archive.segment import Copied, Work, copies, enter, prove
+from kb_assets.archive.segment import Copied, Piece, Work, copies, enter, prove
 from kb_assets.archive.verify import fetch_whole
 from kb_assets.archive.workplace import workplace
 from kb_assets.database.connect import Database
@@ -155,11 +155,11 @@ def _archive_partition(work: Work, report: MonthReport) -> None:
     segments: list[Copied] = []
     proofs: list[Future[tuple[dict[str, Any], Path]]] = []
     with _given_up_on_error(work, segments), ThreadPoolExecutor(1) as beside:
-        for window, written in copies(work, table, (), measured):
+        for piece in copies(work, table, (), measured):
             if proofs:
                 proofs[-1].result()[1].unlink()
-            if written.tally.rows:
-                segments.append(enter(work, "month", window, written))
+            if piece.written.tally.rows:
+                segments.append(enter(work, "month", piece.window, piece.written))
                 proofs.append(beside.submit(prove, work, segments[-1]))
         manifests = {
             copied.segment: proof.result()[0]
@@ -188,27 +188,31 @@ def _archive_late_once(work: Work, report: MonthReport) -> None:
     measured = _measured(work, work.aging.late)
     if not measured[0]:
         return
-    known = _known_files(work)
-    for window, written in copies(work, work.aging.late, known, measured):
-        segments: list[Copied] = []
-        manifests, proven = {}, None
-        with _given_up_on_error(work, segments):
-            if written.tally.rows:
-                segments.append(enter(work, "late", window, written))
-                manifests[segments[0].segment], proven = prove(work, segments[0])
-            with work.timed("commit"):
-                deleted = commit_late(
-                    work.run.database,
-                    work.lease,
-                    work.aging,
-                    manifests,
-                    proven,
-                    written.repeated,
-                )
-        report.repeated += deleted - written.tally.rows
-        for copied in segments:
-            _report(work, report, copied)
+    with ThreadPoolExecutor(1) as beside:
+        last: Future[None] | None = None
+        for piece in copies(work, work.aging.late, _known_files(work), measured):
+            if last is not None:
+                last.result()
+            last = beside.submit(_prove_and_commit_late, work, report, piece)
+        if last is not None:
+            last.result()
     report.table_bytes += measured[1]
+
+
+def _prove_and_commit_late(work: Work, report: MonthReport, piece: Piece) -> None:
+    segments: list[Copied] = []
+    manifests, proven, rows = {}, None, piece.written.tally.rows
+    with _given_up_on_error(work, segments):
+        if rows:
+            segments.append(enter(work, "late", piece.window, piece.written))
+            manifests[segments[0].segment], proven = prove(work, segments[0])
+        with work.timed("commit"):
+            deleted = commit_late(
+                work.run.database, work.lease, work.aging, manifests, proven, piece.repeated
+            )
+    report.repeated += deleted - rows
+    for copied in segments:
+        _report(work, report, copied)
 
 
 def _measured(work: Work, table: str) -> tuple[int, int]:

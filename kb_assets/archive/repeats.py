@@ -1,0 +1,65 @@
+"""Late rows that are archived already: found by their keys, in files of any size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as parquet
+
+from kb_assets.archive.memory import TooLargeError
+from kb_assets.archive.plan import SEGMENT_BYTES
+from kb_assets.archive.relation import ROW_HASH, Aging
+
+_BATCH_ROWS = 65_536
+_MOST_BYTES = 4 * SEGMENT_BYTES
+
+
+def part_repeats(rows: Any, aging: Aging, known: Sequence[Path]) -> tuple[Any, Any]:  # noqa: ANN401
+    """Part rows from those whose keys are archived already.
+
+    The rows are held in memory, and the files stream by.
+
+    Args:
+        rows: A stream of Arrow batches: the table's columns and each row's hash.
+        aging: The table.
+        known: Files of what is archived.
+
+    Returns:
+        A stream of the other rows, and the repeats' keys and hashes: an Arrow table, or nothing.
+
+    Raises:
+        TooLargeError: The rows are larger than memory is meant for: take fewer at a time.
+    """
+    batches, held = [], 0
+    for batch in rows:
+        batches.append(batch)
+        held += batch.nbytes
+        if held > _MOST_BYTES:
+            raise TooLargeError("Rows are too large to be held together.")
+    arrived = pa.Table.from_batches(batches, rows.schema)
+    repeated = _are_known(arrived, aging, known)
+    if repeated is None:
+        return arrived.to_reader(), None
+    keys = arrived.filter(repeated).select([aging.key, aging.time, ROW_HASH])
+    return arrived.filter(pc.invert(repeated)).to_reader(), keys
+
+
+def _are_known(arrived: Any, aging: Aging, known: Sequence[Path]) -> Any:  # noqa: ANN401
+    """Say of each row whether its key is in one of the files; nothing if none is."""
+    names = arrived[aging.key].combine_chunks()
+    found: set[tuple[str, int]] = set()
+    for file in known:
+        with parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(_BATCH_ROWS, columns=[aging.key, aging.time]):
+                hits = batch.filter(pc.is_in(batch.column(aging.key), value_set=names))
+                found.update(_keys(hits, aging))
+    if not found:
+        return None
+    return pa.array([key in found for key in _keys(arrived, aging)], pa.bool_())
+
+
+def _keys(rows: Any, aging: Aging) -> list[tuple[str, int]]:  # noqa: ANN401
+    moments = rows.column(aging.time).cast(pa.int64()).to_pylist()
+    return list(zip(rows.column(aging.key).to_pylist(), moments, strict=True))
