@@ -2,8 +2,11 @@
 -- The first statement of a snapshot: months that leave meanwhile leave after it.
 lock table {table} in access share mode;
 
--- name: export_snapshot()^
-select pg_export_snapshot();
+-- name: export_snapshot()
+select pg_export_snapshot() as name;
+
+-- name: use_snapshot()
+set transaction snapshot {snapshot};
 
 -- name: find_spans(groups)
 -- When conversations began and ended, hot and cold.

@@ -15,11 +15,11 @@ import adbc_driver_postgresql.dbapi as postgresql
 import duckdb
 import psycopg
 import pyarrow as pa
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from kb_assets.archive.copy import snapshot
 from kb_assets.archive.guarded import declared
-from kb_assets.archive.needs import Hull, Need, Span, hull_of, narrowed
+from kb_assets.archive.needs import Need, Span, hull_of, narrowed
 from kb_assets.archive.relation import Aging
 from kb_assets.archive.store import Segment, find_segments
 from kb_assets.database.connect import Database
@@ -65,22 +65,26 @@ def load_snapshot(
     for table in ("hot", "late"):
         duck.execute(f"create temp table {table} ({declared(aging)})")
     duck.execute(f'create temp table erased ("{aging.group}" varchar)')
-    hold = _statements("hold_table", table=(SCHEMA, aging.name))
-    with database.transaction() as connection:
-        connection.execute(hold)
+    with _lost(), snapshot(database.conninfo) as cursor, database.transaction() as connection:
+        # Only the session that reads the table locks it: if two did, one of them could wait for
+        # somebody who waits for the other, and nobody would notice.
+        named = Literal(_held(cursor, aging))
+        connection.execute(_statements("use_snapshot", snapshot=named))
         cold = tuple(find_segments(connection, aging=aging))
         needs = narrowed(needs, _spans(connection, needs))
-        if needs:
-            named = connection.execute(_EXPORT_SNAPSHOT).fetchone()
-            assert named is not None
-            with _lost(), snapshot(database.conninfo) as cursor:
-                cursor.execute(f"set transaction snapshot '{named[0]}'")
-                for table, statement in _statements_for(hull_of(needs), aging, connection):
-                    cursor.execute(statement)
-                    duck.register("arriving", cursor.fetch_record_batch())
-                    duck.execute(f"insert into {table} from arriving")
-                    duck.unregister("arriving")
+        for table, statement in _statements_for(needs, aging, connection):
+            cursor.execute(statement)
+            duck.register("arriving", cursor.fetch_record_batch())
+            duck.execute(f"insert into {table} from arriving")
+            duck.unregister("arriving")
     return Seen(tuple(needs), cold)
+
+
+def _held(cursor: Any, aging: Aging) -> str:  # noqa: ANN401
+    """Hold the table, then take the snapshot; return what others know it by."""
+    cursor.execute(_statements("hold_table", table=(SCHEMA, aging.name)).as_string())
+    cursor.execute(_EXPORT_SNAPSHOT.as_string())
+    return str(cursor.fetchone()[0])
 
 
 def _spans(connection: psycopg.Connection, needs: Sequence[Need]) -> dict[str, Span]:
@@ -92,9 +96,12 @@ def _spans(connection: psycopg.Connection, needs: Sequence[Need]) -> dict[str, S
 
 
 def _statements_for(
-    hull: Hull, aging: Aging, connection: psycopg.Connection
+    needs: Sequence[Need], aging: Aging, connection: psycopg.Connection
 ) -> Iterator[tuple[str, str]]:
     """Return what fills each table, with its values in place: ADBC's COPY has no parameters."""
+    if not needs:
+        return
+    hull = hull_of(needs)
     group = Identifier(aging.group)
     named = {
         "groups": None if hull.groups is None else list(hull.groups),
