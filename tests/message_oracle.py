@@ -29,6 +29,8 @@ Key = tuple[str, datetime]
 ReadObject = Callable[[str], bytes]
 """Reads an object of the archive by its key, past the code under test."""
 
+ALL_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
 _TEXT, _TIME, _INT4, _INT8, _JSONB = 25, 1184, 23, 20, 3802
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -173,10 +175,7 @@ class MessageOracle:
         messages: Messages,
         url: str,
         read_object: ReadObject,
-        window: tuple[datetime, datetime] = (
-            datetime(1970, 1, 1, tzinfo=UTC),
-            datetime(9999, 1, 1, tzinfo=UTC),
-        ),
+        window: tuple[datetime, datetime] = ALL_TIME,
     ) -> None:
         self.written: dict[Key, bytes] = {}
         self.conversations: dict[Key, str] = {}

@@ -16,12 +16,13 @@ from typing import Any, Literal
 import psycopg
 
 from kb_assets.archive import segment, stage, store
+from kb_assets.archive.plan import window_of
 from kb_assets.database.connect import Database
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.messages.intake import Appended
 from kb_assets.messages.message import Message
 from kb_assets.settings import Settings
-from tests.message_oracle import Key, MessageOracle, ReadObject
+from tests.message_oracle import ALL_TIME, Key, MessageOracle, ReadObject
 
 MARCH = date(2025, 3, 1)
 
@@ -46,16 +47,21 @@ STEPS: dict[str, list[Place]] = {
 
 
 def interrupt(
-    step: str, action: Callable[[], None], replace: Callable[[Any, str, Any], None] = setattr
+    step: str,
+    action: Callable[[], object],
+    replace: Callable[[Any, str, Any], None] = setattr,
+    *,
+    times: int = 1,
 ) -> None:
-    """Have something happen at a step, the first time it comes to it.
+    """Have something happen at a step, the first time that any run comes to it.
 
     Args:
         step: One of `STEPS`.
         action: What happens.
         replace: Replaces an attribute, for a while or for good.
+        times: How often it happens.
     """
-    waiting = [action]
+    waiting = [action] * times
 
     def happen() -> None:
         if waiting:
@@ -67,7 +73,7 @@ def interrupt(
         _wrap_transactions(happen, replace)
 
 
-def _wrap(place: Place, action: Callable[[], None], replace: Callable[..., None]) -> None:
+def _wrap(place: Place, action: Callable[[], object], replace: Callable[..., None]) -> None:
     module, name, when = place
     original = getattr(module, name)
 
@@ -82,7 +88,7 @@ def _wrap(place: Place, action: Callable[[], None], replace: Callable[..., None]
     replace(module, name, wrapped)
 
 
-def _wrap_transactions(action: Callable[[], None], replace: Callable[..., None]) -> None:
+def _wrap_transactions(action: Callable[[], object], replace: Callable[..., None]) -> None:
     """Have it happen when nothing but COMMIT is left of the transaction that commits segments."""
     committing: list[bool] = []
     _wrap((store, "commit_segments", "after"), lambda: committing.append(True), replace)
@@ -104,16 +110,31 @@ class Shelf:
     Args:
         kb: The knowledge base.
         read_object: Reads objects of the archive.
+        only: The only month that is looked at.
     """
 
-    def __init__(self, kb: KnowledgeBase, read_object: ReadObject | None = None) -> None:
+    def __init__(
+        self,
+        kb: KnowledgeBase,
+        read_object: ReadObject | None = None,
+        *,
+        only: date | None = None,
+    ) -> None:
         self.kb = kb
         self.url = kb.settings.database_url
-        self.oracle = MessageOracle(kb.messages, self.url, read_object or self._read)
+        self.read_object = read_object or self._read
+        span = ALL_TIME if only is None else (window_of(only).low, window_of(only).high)
+        self.oracle = MessageOracle(kb.messages, self.url, self.read_object, span)
         self.months: set[date] = set()
+        self._month = only or MARCH
 
-    def append(self, *numbers: int, month: date = MARCH, content: str = "") -> Appended:
+    def only(self, month: date) -> "Shelf":
+        """Return the same shelf, of which only a month is looked at."""
+        return Shelf(self.kb, self.read_object, only=month)
+
+    def append(self, *numbers: int, month: date | None = None, content: str = "") -> Appended:
         """Append messages of a month, four to a conversation; a number is always the same one."""
+        month = month or self._month
         self.months.add(month)
         return self.oracle.append(made(month, number, content) for number in numbers)
 
@@ -123,9 +144,8 @@ class Shelf:
     def settle(self) -> None:
         """Archive until nothing is due; then everything is cold, and nothing is in the way."""
         wait_until_free(self.url)
-        self.kb.archive_messages()
+        self.archive()
         self.oracle.check_at_rest(*self.months)
-        assert self.kb.verify_archive().damaged == ()
         work = self.kb.settings.home_folder / "archive-work"
         assert not work.exists() or [*work.iterdir()] == []
 

@@ -76,6 +76,11 @@ class FlakyProxy:
         with self._lock:
             self._script.append((method, deque(faults)))
 
+    def forget(self) -> None:
+        """Let nothing more go wrong."""
+        with self._lock:
+            self._script.clear()
+
     def count(self, method: str) -> int:
         """How many requests of a method came."""
         return sum(request.method == method for request in self.seen)
