@@ -33,7 +33,7 @@ STEPS: dict[str, list[Place]] = {
     "leased": [(stage, "_prepare", "before")],
     "to be closed": [(stage, "_close", "before")],
     "closed": [(stage, "_close", "after")],
-    "copied": [(segment, "_written", "after")],
+    "copied": [(segment, "_copied", "after")],
     "noted": [(stage, "enter", "after")],
     "uploaded": [(segment, "fetch_verified", "before")],
     "verified": [(segment, "fetch_verified", "after")],
