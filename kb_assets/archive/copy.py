@@ -103,7 +103,8 @@ def rows_of(cursor: Any, statement: Composed) -> Any:  # noqa: ANN401
         **{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}
     )
     cursor.execute(statement.as_string())
-    return cursor.fetch_record_batch()
+    rows = cursor.fetch_record_batch()
+    return pa.RecordBatchReader.from_batches(rows.schema, _arriving(rows))
 
 
 def write_sorted(rows: Any, file: Path, aging: Aging) -> Written:  # noqa: ANN401
@@ -184,11 +185,16 @@ def _disk(failures: list[Exception]) -> Iterator[None]:
         ) from error
 
 
+def _arriving(rows: Any) -> Iterator[Any]:  # noqa: ANN401
+    with _lost(pa.ArrowException, OSError):
+        yield from rows
+
+
 @contextmanager
-def _lost() -> Iterator[None]:
+def _lost(*others: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except postgresql.Error as error:
+    except (postgresql.Error, *others) as error:
         raise DatabaseUnavailableError(
             "Rows could not be copied out of the database.",
             why=str(error).strip(),

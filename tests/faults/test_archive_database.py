@@ -6,11 +6,12 @@ from datetime import UTC, date, datetime
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
 
-from kb_assets.archive import stage
+from kb_assets.archive import segment, stage
 from kb_assets.errors import (
     DatabaseUnavailableError,
     SchemaError,
@@ -20,7 +21,14 @@ from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.messages.message import Message
 from kb_assets.settings import Settings
 from tests.faults.archiving import MARCH, Shelf
-from tests.faults.shim import Background, FaultyDatabase, Loss, wait_until_blocked, with_database
+from tests.faults.shim import (
+    Background,
+    FaultyDatabase,
+    Loss,
+    end_other_sessions,
+    wait_until_blocked,
+    with_database,
+)
 from tests.servers.postgres_proxy import Fault, PostgresProxy
 
 MARKERS = {"month": b"drop_month", "late": b"archived_key"}
@@ -52,6 +60,31 @@ def test_the_database_is_lost_at_every_transaction(shelf: Shelf, source: str, lo
     else:
         raise AssertionError("a run never ends")
     assert at > 5
+
+
+@pytest.mark.parametrize("source", ["month", "late"])
+def test_the_database_is_lost_while_rows_arrive(
+    shelf: Shelf, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source == "late":
+        shelf.archive()
+    for number in range(10, 14):
+        shelf.append(number, content=f"{number}" * 4_000_000)
+    live = len(shelf.oracle.look().live)
+    original = segment.rows_of
+
+    def lost(*values: Any) -> Any:
+        rows = original(*values)
+        end_other_sessions(shelf.kb.database, spared=0)
+        return rows
+
+    with monkeypatch.context() as changed:
+        changed.setattr(segment, "rows_of", lost)
+        with pytest.raises(DatabaseUnavailableError):
+            shelf.archive()
+    assert len(shelf.oracle.look().live) == live
+    shelf.oracle.check()
+    shelf.settle()
 
 
 @pytest.fixture
