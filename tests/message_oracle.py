@@ -10,6 +10,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -157,6 +158,32 @@ class Difference:
     unheard_of: list[Key] = field(default_factory=list)
 
 
+class Connections:
+    """Connections to a database, each lent to one at a time; any may be ended meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._idle: list[psycopg.Connection] = []
+
+    @contextmanager
+    def lend(self) -> Iterator[psycopg.Connection]:
+        try:
+            connection = self._idle.pop()
+            connection.execute("")
+        except (IndexError, psycopg.OperationalError):
+            connection = psycopg.connect(self._url, autocommit=True)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
 class MessageOracle:
     """A client of the messages, and what must be found of what was acknowledged to it.
 
@@ -165,7 +192,7 @@ class MessageOracle:
 
     Args:
         messages: Where it appends.
-        url: The database, as the writer.
+        connections: To the database, as the writer.
         read_object: Reads objects of the archive.
         window: Between which moments its messages are; others are nobody's concern.
     """
@@ -173,7 +200,7 @@ class MessageOracle:
     def __init__(
         self,
         messages: Messages,
-        url: str,
+        connections: Connections,
         read_object: ReadObject,
         window: tuple[datetime, datetime] = ALL_TIME,
     ) -> None:
@@ -183,7 +210,7 @@ class MessageOracle:
         self.erased: set[str] = set()
         self.asked_to_erase: set[str] = set()
         self._messages = messages
-        self._url = url
+        self._connections = connections
         self._read_object = read_object
         self._window = dict(zip(("low", "high"), window, strict=True))
         self._hashes: dict[Key, bytes] = {}
@@ -239,14 +266,14 @@ class MessageOracle:
             self.erased.add(conversation)
 
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self._url, autocommit=True) as connection:
+        with self._connections.lend() as connection:
             cursor = connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
     def look(self) -> Seen:
         """Return what can be read at one moment; every row's hash is that of its values."""
-        with psycopg.connect(self._url) as connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        with self._connections.lend() as connection, connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
             # Before the snapshot: a month that leaves afterwards leaves both ways.
             connection.execute("lock table kb.message in access share mode")
             hot = list(self._hot(connection, "message"))
@@ -265,7 +292,9 @@ class MessageOracle:
         with self._lock:
             written, deleted, erased = dict(self.written), set(self.deleted), set(self.erased)
         seen = self.look()
-        assert erased <= seen.erased <= self.asked_to_erase, seen.erased
+        ours = seen.erased.intersection(self.conversations.values())
+        assert erased <= seen.erased, "an erasure was forgotten"
+        assert ours <= self.asked_to_erase, "nobody asked to erase this"
         expected = {
             key: value
             for key, value in written.items()
@@ -303,7 +332,7 @@ class MessageOracle:
 
     def check_erased(self) -> None:
         """Nothing of erased conversations is in the tables, or in objects that are in use."""
-        with psycopg.connect(self._url) as connection:
+        with self._connections.lend() as connection:
             keys = connection.execute(_KEPT, self._window).fetchall()
             hot = list(self._hot(connection, "message")) + list(
                 self._hot(connection, "message_late")

@@ -23,7 +23,7 @@ from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.messages.intake import Appended
 from kb_assets.messages.message import Message
 from kb_assets.settings import Settings
-from tests.message_oracle import ALL_TIME, Key, MessageOracle, ReadObject
+from tests.message_oracle import ALL_TIME, Connections, Key, MessageOracle, ReadObject
 
 MARCH = date(2025, 3, 1)
 
@@ -113,6 +113,7 @@ class Shelf:
         kb: The knowledge base.
         read_object: Reads objects of the archive.
         only: The only month that is looked at.
+        connections: To its database.
     """
 
     def __init__(
@@ -121,18 +122,20 @@ class Shelf:
         read_object: ReadObject | None = None,
         *,
         only: date | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self.kb = kb
         self.url = kb.settings.database_url
+        self.connections = connections or Connections(self.url)
         self.read_object = read_object or self._read
         span = ALL_TIME if only is None else (window_of(only).low, window_of(only).high)
-        self.oracle = MessageOracle(kb.messages, self.url, self.read_object, span)
+        self.oracle = MessageOracle(kb.messages, self.connections, self.read_object, span)
         self.months: set[date] = set()
         self._month = only or MARCH
 
     def only(self, month: date) -> "Shelf":
         """Return the same shelf, of which only a month is looked at."""
-        return Shelf(self.kb, self.read_object, only=month)
+        return Shelf(self.kb, self.read_object, only=month, connections=self.connections)
 
     def append(self, *numbers: int, month: date | None = None, content: str = "") -> Appended:
         """Append messages of a month, four to a conversation; a number is always the same one."""
