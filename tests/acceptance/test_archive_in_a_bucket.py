@@ -71,5 +71,7 @@ def test_a_wrong_key_deletes_nothing(kb: CommandLine, tmp_path: Path) -> None:
         refused = kb("archive", "run", **wrong)
         assert refused.code == 16
         assert "AWS_" in refused.err or "credentials" in refused.err
-        assert kb.must("archive", "list")["months"][0]["place"] == "database"
+        assert kb.must("archive", "list")["months"][0]["place"] == "closing"
+        one = "select count(*) from messages"
+        assert kb.must("archive", "query", one)["rows"] == [[1]]
         assert kb.must("archive", "run", **bucket.environment)["months"][0]["rows"] == 1
