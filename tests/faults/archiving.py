@@ -133,6 +133,12 @@ class Shelf:
         self.months: set[date] = set()
         self._month = only or MARCH
 
+    def __enter__(self) -> "Shelf":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.connections.close()
+
     def only(self, month: date) -> "Shelf":
         """Return the same shelf, of which only a month is looked at."""
         return Shelf(self.kb, self.read_object, only=month, connections=self.connections)

@@ -149,8 +149,8 @@ def shelf(
     make_settings: Callable[..., Settings],
     open_settings: Callable[[Settings], KnowledgeBase],
     tmp_path: Path,
-) -> Shelf:
+) -> Iterator[Shelf]:
     """A knowledge base whose archive is a folder, with eight messages of an old month."""
-    shelf = Shelf(open_settings(make_settings(archive={"uri": str(tmp_path / "cold")})))
-    shelf.append(*range(8))
-    return shelf
+    with Shelf(open_settings(make_settings(archive={"uri": str(tmp_path / "cold")}))) as shelf:
+        shelf.append(*range(8))
+        yield shelf

@@ -8,7 +8,7 @@ does not say is who comes first: threads run as they may.
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -45,11 +45,11 @@ FIRST_SEED = int(os.environ.get("KB_FAULT_SEED", "0"))
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_nothing_is_lost_or_twice_or_back(histories: KnowledgeBase, block: int) -> None:
-    connections = Connections(histories.settings.database_url)
-    for number in range(HISTORIES):
-        seed = FIRST_SEED + block * HISTORIES + number
-        month = date(1971 + number // 12, number % 12 + 1, 1)
-        History(histories, connections, seed, month).run()
+    with closing(Connections(histories.settings.database_url)) as connections:
+        for number in range(HISTORIES):
+            seed = FIRST_SEED + block * HISTORIES + number
+            month = date(1971 + number // 12, number % 12 + 1, 1)
+            History(histories, connections, seed, month).run()
 
 
 @pytest.fixture

@@ -47,20 +47,23 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
 
 @pytest.fixture(params=["moto", "rclone"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    bucket: Bucket = request.getfixturevalue(request.param).new_bucket()
+    return known(request.getfixturevalue(request.param).new_bucket(), monkeypatch)
+
+
+def known(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     return bucket
 
 
 @pytest.fixture
-def far(make_settings: Make, open_settings: Open, bucket: Bucket) -> Shelf:
+def far(make_settings: Make, open_settings: Open, bucket: Bucket) -> Iterator[Shelf]:
     """A knowledge base whose archive is a bucket, with eight messages of an old month."""
     archive = {"uri": bucket.uri(), "options": bucket.options}
     kb = open_settings(make_settings(archive=archive))
-    far = Shelf(kb, lambda key: bucket.objects.read(f"kb/{key}"))
-    far.append(*range(8))
-    return far
+    with Shelf(kb, lambda key: bucket.objects.read(f"kb/{key}")) as far:
+        far.append(*range(8))
+        yield far
 
 
 @pytest.fixture
@@ -177,15 +180,13 @@ def place(request: pytest.FixtureRequest) -> tuple[Shelf, Objects, str]:
     if request.param == "folder":
         shelf: Shelf = request.getfixturevalue("shelf")
         return shelf, FolderObjects(Path(shelf.kb.archive_store.uri)), ""
-    bucket: Bucket = request.getfixturevalue(request.param).new_bucket()
-    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for name, value in bucket.environment.items():
-        monkeypatch.setenv(name, value)
-    settings = request.getfixturevalue("make_settings")(
-        archive={"uri": bucket.uri(), "options": bucket.options}
-    )
+    server = request.getfixturevalue(request.param)
+    bucket = known(server.new_bucket(), request.getfixturevalue("monkeypatch"))
+    archive = {"uri": bucket.uri(), "options": bucket.options}
+    settings = request.getfixturevalue("make_settings")(archive=archive)
     kb = request.getfixturevalue("open_settings")(settings)
     shelf = Shelf(kb, lambda key: bucket.objects.read(f"kb/{key}"))
+    request.addfinalizer(shelf.connections.close)
     shelf.append(*range(8))
     return shelf, bucket.objects, "kb/"
 
