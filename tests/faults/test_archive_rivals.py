@@ -140,6 +140,29 @@ def test_an_heir_waits_for_a_commit_that_has_begun(
     shelf.settle()
 
 
+@pytest.mark.parametrize("step", IN_THE_COMMIT)
+def test_nobody_takes_a_month_over_while_it_is_committed(
+    shelf: Shelf, source: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking: list[Background] = []
+
+    def take() -> list[str]:
+        with month_lease(shelf.kb.database, MESSAGES, MARCH, run_id="heir"):
+            return shelf.states()
+
+    def steal() -> None:
+        end_lease_sessions(shelf.kb.database)
+        taking.append(Background(take))
+        wait_until_blocked(shelf.kb, or_over=taking[0])
+
+    with monkeypatch.context() as changed:
+        interrupt(step, steal, changed.setattr)
+        with suppress(LeaseLostError):
+            shelf.archive()
+    assert set(taking[0].result()) == {"committed"}
+    shelf.settle()
+
+
 def test_archivers_at_once_do_the_work_once(
     shelf: Shelf, open_settings: Callable[[Settings], KnowledgeBase]
 ) -> None:
