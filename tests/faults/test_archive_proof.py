@@ -83,6 +83,28 @@ def test_a_file_that_was_written_wrong_is_not_committed(
     shelf.settle()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_segment_that_was_given_up_meanwhile_is_not_committed(
+    shelf: Shelf, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if late:
+        shelf.archive()
+        shelf.append(*range(6, 12))
+    live = len(shelf.oracle.look().live)
+    statement = "update kb.archive_segment set state = 'stale', reason = 'By hand.'"
+
+    def give_up() -> None:
+        shelf.oracle.execute(f"{statement} where state = 'copying'")
+
+    with monkeypatch.context() as changed:
+        interrupt("to be committed", give_up, changed.setattr, times=3)
+        with pytest.raises(ArchiveStaleError, match="still to be committed"):
+            shelf.archive()
+    assert len(shelf.oracle.look().live) == live
+    shelf.oracle.check()
+    shelf.settle()
+
+
 @pytest.mark.parametrize("change", ["delete", "insert"])
 def test_a_month_that_was_thawed_by_hand_and_written_to_is_not_dropped(
     shelf: Shelf, change: str, monkeypatch: pytest.MonkeyPatch
