@@ -154,7 +154,7 @@ class Shelf:
 
     def settle(self) -> None:
         """Archive until nothing is due; then everything is cold, and nothing is in the way."""
-        wait_until_free(self.url)
+        wait_until_free(self.connections)
         self.archive()
         self.oracle.check_at_rest(*self.months)
         work = self.kb.settings.home_folder / "archive-work"
@@ -190,14 +190,14 @@ def key_of(number: int, month: date = MARCH) -> Key:
     return f"m{number}", start + timedelta(hours=number, microseconds=number)
 
 
-def wait_until_free(url: str) -> None:
+def wait_until_free(connections: Connections) -> None:
     """Wait until the server has noticed that killed processes are gone."""
     query = (
         "select count(*) from pg_locks where locktype = 'advisory' and database ="
         " (select oid from pg_database where datname = current_database())"
     )
     give_up = time.monotonic() + 60
-    with psycopg.connect(url, autocommit=True) as connection:
+    with connections.lend() as connection:
         while connection.execute(query).fetchone() != (0,):
             assert time.monotonic() < give_up, "somebody still holds a month"
             time.sleep(0.005)

@@ -16,7 +16,7 @@ def kill_at(shelf: Shelf, step: str) -> None:
     with ArchivingProcess(shelf.kb.settings, shelf.months, step) as process:
         assert process.wait() == "stopped"
         process.kill()
-    wait_until_free(shelf.url)
+    wait_until_free(shelf.connections)
 
 
 def objects(shelf: Shelf) -> list[str]:
