@@ -195,6 +195,7 @@ def test_months_are_those_of_utc_whatever_the_zone(
         (name,) = connection.execute("select current_database()").fetchone()
         connection.execute(f"alter database {name} set timezone = '{zone}'")
         connection.execute(f"alter database {name} set extra_float_digits = -15")
+    shelf.kb.database.close()
     monkeypatch.setenv("TZ", zone)
     monkeypatch.setenv("PGTZ", zone)
     edges = [

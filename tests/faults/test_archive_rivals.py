@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors
 
+from kb_assets.archive import snapshot
 from kb_assets.archive.lease import month_lease
 from kb_assets.archive.relation import MESSAGES
 from kb_assets.errors import (
@@ -313,6 +315,29 @@ def test_readers_see_each_message_once_at_every_moment(shelf: Shelf, heir: Knowl
     reader.result()
     assert len(looks) > 3
     shelf.settle()
+
+
+def test_a_query_does_not_wait_for_whoever_waits_for_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise neither of them goes on, and the server sees no deadlock."""
+    waiting: list[Background] = []
+    original = snapshot._held
+
+    def take_the_table() -> None:
+        with psycopg.connect(shelf.url) as connection:
+            connection.execute("set lock_timeout = '5s'")
+            connection.execute("lock table kb.message in access exclusive mode")
+
+    def held(*values: Any) -> str:
+        named = original(*values)
+        waiting.append(Background(take_the_table))
+        wait_until_blocked(shelf.kb)
+        return named
+
+    monkeypatch.setattr(snapshot, "_held", held)
+    assert shelf.kb.query_messages("select count(*) from messages").rows == [(8,)]
+    waiting[0].result()
 
 
 def test_a_run_that_fails_at_any_step_can_be_repeated(

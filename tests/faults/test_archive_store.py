@@ -272,20 +272,18 @@ def test_an_object_that_is_damaged_after_the_commit_is_found_and_never_used(
 
 
 def test_what_was_put_under_our_key_by_another_is_not_replaced(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    place: tuple[Shelf, Objects, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(shelf.kb.archive_store.uri)
+    shelf, objects, prefix = place
 
     def put_first() -> None:
-        file = folder / newest_object(shelf)
-        file.parent.mkdir(parents=True)
-        file.write_bytes(b"Somebody else's.")
+        objects.write(prefix + newest_object(shelf), b"Somebody else's.")
 
     with monkeypatch.context() as changed:
         interrupt("noted", put_first, changed.setattr)
         with pytest.raises(ObjectStoreError, match="other content"):
             shelf.archive()
-    assert (folder / newest_object(shelf)).read_bytes() == b"Somebody else's."
+    assert objects.read(prefix + newest_object(shelf)) == b"Somebody else's."
     shelf.oracle.check()
     shelf.settle()
 
