@@ -18,8 +18,11 @@ ones may go away when the same thing is tried again.
     │   ├── SpaceError             an embedding space is not fit for what was asked
     │   ├── CostLimitError         going on would spend more than was allowed
     │   ├── QualityError           retrieval fails its golden questions: nothing more is published
-    │   ├── ObjectStoreError       the archive's store is not there, not ours, or holds other bytes
+    │   ├── ObjectStoreError       a store is not there, not ours, or holds other bytes
     │   ├── ArchiveCorruptError    an archived object is not what its manifest says
+    │   ├── BackupCorruptError     a backup is damaged, or not whole
+    │   ├── BackupUntrustedError   a backup is not signed, or not by us
+    │   ├── BackupTargetError      a database cannot be restored into
     │   └── NotFoundError          what was asked for does not exist
     └── TransientError
         ├── DatabaseUnavailableError
@@ -29,6 +32,7 @@ ones may go away when the same thing is tried again.
         ├── ShardBusyError         another run holds the shard
         ├── DiskError              the local disk is full, or cannot be written
         ├── ArchiveBusyError       another run archives, restores or erases in that month
+        ├── BackupBusyError        another backup is being made
         ├── ArchiveStaleError      rows changed between their copy and their deletion
         └── LeaseLostError         another run took over; nothing more was written
 """
@@ -170,8 +174,26 @@ class ArchiveCorruptError(PermanentError):
     exit_code = 15
 
 
+class BackupCorruptError(PermanentError):
+    """A backup is damaged, incomplete, or not what its manifest says."""
+
+    exit_code = 17
+
+
+class BackupUntrustedError(PermanentError):
+    """A backup is not signed, or signed with another key: its content may be anybody's."""
+
+    exit_code = 18
+
+
+class BackupTargetError(PermanentError):
+    """A database cannot be restored into: it is not empty, or lacks a role or an extension."""
+
+    exit_code = 19
+
+
 class ObjectStoreError(PermanentError):
-    """The store that the archive lies in is missing, refuses us, or holds other bytes than ours."""
+    """The store of the archive or of backups is missing, refuses us, or holds other bytes."""
 
     exit_code = 16
 
@@ -208,6 +230,10 @@ class DiskError(TransientError):
 
 class ArchiveBusyError(TransientError):
     """Another run is at work in that month of the archive."""
+
+
+class BackupBusyError(TransientError):
+    """Another backup of this database is being made."""
 
 
 class ArchiveStaleError(TransientError):

@@ -1,0 +1,1 @@
+"""Backups that count once they were restored: made, proven, kept, and brought back."""
