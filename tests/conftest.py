@@ -60,6 +60,7 @@ class Server:
             migrator=self.url(database, "kb_migrator"),
             dagster=self.url(database, "dagster"),
             caller=self.url(database, "kb_caller"),
+            backup=self.url(database, "kb_backup"),
         )
 
     def make_template(self) -> None:
@@ -168,6 +169,7 @@ def make_settings(
             read_database_url=database_urls.reader,
             caller_database_url=database_urls.caller,
             migration_database_url=database_urls.migrator,
+            backup_database_url=database_urls.backup,
             **overrides,
         )
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Creates what kb_assets needs on a server of its own: five roles that are not superusers, two
+# Creates what kb_assets needs on a server of its own: six roles that are not superusers, two
 # databases, pgvector. The image runs it once, on an empty volume; an administrator can run it
 # against any PostgreSQL 16 or later:
 #
 #   PGHOST=db.example.com PGUSER=postgres PGPASSWORD=… \
 #   MIGRATOR_PASSWORD=… WRITER_PASSWORD=… READER_PASSWORD=… CALLER_PASSWORD=… \
-#   DAGSTER_PASSWORD=… sh deploy/initdb/10-roles.sh
+#   BACKUP_PASSWORD=… DAGSTER_PASSWORD=… sh deploy/initdb/10-roles.sh
 #
 # Run again, it creates what is missing and sets the passwords anew. The same roles and rights as
 # kb_assets/database/provision.py gives the embedded server.
@@ -15,8 +15,10 @@ set -eu
 : "${WRITER_PASSWORD:?the password of kb_writer, who indexes}"
 : "${READER_PASSWORD:?the password of kb_reader, who searches}"
 : "${CALLER_PASSWORD:?the password of kb_caller, who searches for callers with less in view}"
+: "${BACKUP_PASSWORD:?the password of kb_backup, who reads everything for backups}"
 : "${DAGSTER_PASSWORD:?the password of dagster, who keeps runs and events}"
-export MIGRATOR_PASSWORD WRITER_PASSWORD READER_PASSWORD CALLER_PASSWORD DAGSTER_PASSWORD
+export MIGRATOR_PASSWORD WRITER_PASSWORD READER_PASSWORD CALLER_PASSWORD BACKUP_PASSWORD
+export DAGSTER_PASSWORD
 export PGUSER="${PGUSER:-${POSTGRES_USER:-postgres}}"
 export PGDATABASE="${PGDATABASE:-postgres}"
 
@@ -26,9 +28,12 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 <<'SQL'
 \getenv writer_password WRITER_PASSWORD
 \getenv reader_password READER_PASSWORD
 \getenv caller_password CALLER_PASSWORD
+\getenv backup_password BACKUP_PASSWORD
 \getenv dagster_password DAGSTER_PASSWORD
 
-select rolsuper as is_superuser, rolsuper or rolbypassrls as may_bypass
+select rolsuper as is_superuser, rolsuper or rolbypassrls as may_bypass,
+    (rolsuper or rolbypassrls)
+    and pg_has_role(current_user, 'pg_read_all_data', 'member with admin option') as may_read_all
 from pg_roles where rolname = current_user \gset
 
 select format('create role %I login', wanted.name)
@@ -62,6 +67,17 @@ alter role kb_writer bypassrls;
 grant connect, temporary on database kb to kb_caller;
 \else
 \echo 'kb_caller is not set up: this account may not give kb_writer BYPASSRLS. See docs/deploy.md.'
+\endif
+
+-- A backup holds all rows, or it is none.
+\if :may_read_all
+select 'create role kb_backup login'
+where not exists (select from pg_roles where rolname = 'kb_backup') \gexec
+alter role kb_backup bypassrls password :'backup_password';
+grant pg_read_all_data to kb_backup;
+grant connect, temporary on database kb to kb_backup;
+\else
+\echo 'kb_backup is not set up: this account may not give it BYPASSRLS and pg_read_all_data. See docs/deploy.md.'
 \endif
 
 revoke all on database kb, dagster from public;

@@ -12,18 +12,19 @@ from kb_assets.errors import DiskError
 
 
 @contextmanager
-def workplace(home: Path, name: str) -> Iterator[Path]:
+def workplace(home: Path, name: str, *, who: str = "archive") -> Iterator[Path]:
     """Lend an empty folder, which is gone afterwards; see `remove_abandoned`.
 
     Args:
         home: The knowledge base's home.
         name: What the folder's name begins with.
+        who: Who works there: what is left is removed by who comes next of the same.
 
     Raises:
         DiskError: It cannot be made.
     """
-    root = _root(home)
-    with _disk(root):
+    root = _root(home, who)
+    with _disk(root, who):
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root):
             _sweep(root)
@@ -36,22 +37,22 @@ def workplace(home: Path, name: str) -> Iterator[Path]:
         os.close(held)
 
 
-def remove_abandoned(home: Path) -> None:
-    """Remove the folders of runs that were killed: they hold messages.
+def remove_abandoned(home: Path, *, who: str = "archive") -> None:
+    """Remove the folders of runs that were killed: they hold what is in the database.
 
     A folder is locked for as long as its run lives, whatever becomes of its lease.
 
     Raises:
         DiskError: The folder of folders cannot be read.
     """
-    root = _root(home)
+    root = _root(home, who)
     if root.exists():
-        with _disk(root), _locked(root):
+        with _disk(root, who), _locked(root):
             _sweep(root)
 
 
-def _root(home: Path) -> Path:
-    return home / "archive-work"
+def _root(home: Path, who: str) -> Path:
+    return home / f"{who}-work"
 
 
 def _sweep(root: Path) -> None:
@@ -85,12 +86,12 @@ def _lock(folder: Path, kind: int) -> int:
 
 
 @contextmanager
-def _disk(root: Path) -> Iterator[None]:
+def _disk(root: Path, who: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DiskError(
-            f"The archive cannot work in {root}.",
+            f"The {who} cannot work in {root}.",
             why=str(error),
             fix="See that the disk of the knowledge base's home has room, and that it is ours.",
         ) from error

@@ -5,8 +5,10 @@ import re
 import subprocess
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from shutil import which
+from threading import Event
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -17,6 +19,7 @@ from kb_assets.errors import DatabaseRefusedError, DatabaseUnavailableError, Dis
 _WHEEL_MAJORS = (16, 18)
 _SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
 _LAST_LINES = 6
+_LOOK_SECONDS = 0.2
 
 _LOST = re.compile(
     r"connection to server|could not connect|could not receive data|could not send data"
@@ -57,7 +60,14 @@ def find_program(name: str, major: int) -> Path:
     )
 
 
-def run_program(program: Path, arguments: Sequence[str], url: str, *, options: str = "") -> str:
+def run_program(
+    program: Path,
+    arguments: Sequence[str],
+    url: str,
+    *,
+    options: str = "",
+    stopping: Event | None = None,
+) -> str:
     """Run a program against a database, and return what it wrote to its standard output.
 
     Args:
@@ -65,8 +75,10 @@ def run_program(program: Path, arguments: Sequence[str], url: str, *, options: s
         arguments: All but where to connect.
         url: Where to connect; its password goes by the environment.
         options: Settings of the sessions on top of the URL's: `-c maintenance_work_mem=1GB`.
+        stopping: Set when it is to end.
 
     Raises:
+        CancelledError: It was to end.
         DatabaseUnavailableError: The connection could not be made, or was lost.
         DiskError: A disk is full, or cannot be written.
         DatabaseRefusedError: It failed otherwise; its last words are in the message.
@@ -83,13 +95,22 @@ def run_program(program: Path, arguments: Sequence[str], url: str, *, options: s
         errors="replace",
     ) as process:
         try:
-            output, errors = process.communicate()
+            output, errors = _ended(process, stopping)
         except BaseException:
             process.terminate()
             raise
     if process.returncode != 0:
         raise _failure(program.name, process.returncode, errors)
     return output
+
+
+def _ended(process: "subprocess.Popen[str]", stopping: Event | None) -> tuple[str, str]:
+    while True:
+        try:
+            return process.communicate(timeout=None if stopping is None else _LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if stopping is not None and stopping.is_set():
+                raise CancelledError from None
 
 
 def _of_wheel(name: str, major: int) -> Path | None:

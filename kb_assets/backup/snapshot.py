@@ -5,11 +5,12 @@ truncated is gone from older snapshots, too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
+from threading import Event
 from typing import Any, TypeVar
 
 import psycopg
@@ -24,6 +25,7 @@ BACKUP_LOCK = 0x6B625F62, 1
 """The advisory lock of who makes a backup ("kb_b")."""
 
 _ATTEMPTS = 5
+_LOOK_SECONDS = 0.2
 _NAME = "kb_assets backup"
 
 _statements = Statements.beside(__file__)
@@ -47,6 +49,7 @@ class Snapshot:
         taken_at: When it was taken.
         tables: Every table in it; they are held, so that nobody drops or empties them.
         connection: The session that took it, in its transaction.
+        stopping: Set by whoever wants everything that looks at it to end.
     """
 
     url: str = field(repr=False)
@@ -54,6 +57,7 @@ class Snapshot:
     taken_at: datetime
     tables: tuple[Table, ...]
     connection: psycopg.Connection[Any] = field(repr=False)
+    stopping: Event = field(default_factory=Event, repr=False)
 
     @contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
@@ -80,8 +84,7 @@ class Snapshot:
             pool = stack.enter_context(ThreadPoolExecutor(max(1, len(opened)), "backup"))
             futures = [pool.submit(_do, task, free) for task in tasks]
             try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                _raise_first(futures)
+                wait_for(futures, self.stopping)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for connection in opened:
@@ -89,6 +92,22 @@ class Snapshot:
                         connection.cancel_safe(timeout=5)
                 raise
             return [future.result() for future in futures]
+
+
+def wait_for(futures: Sequence[Future[Any]], stopping: Event) -> None:
+    """Wait until all have ended; the first failure is raised at once.
+
+    Raises:
+        CancelledError: They are to stop.
+    """
+    while True:
+        done, running = wait(futures, _LOOK_SECONDS, FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        if not running:
+            return
+        if stopping.is_set():
+            raise CancelledError
 
 
 @contextmanager
@@ -168,12 +187,6 @@ def _do(task: Task[Result], free: "SimpleQueue[psycopg.Connection[Any]]") -> Res
         return task(connection)
     finally:
         free.put(connection)
-
-
-def _raise_first(futures: Sequence[Future[Any]]) -> None:
-    for future in futures:
-        if future.done() and (error := future.exception()) is not None:
-            raise error
 
 
 def _busy(holder: tuple[str | None, datetime | None] | None) -> BackupBusyError:

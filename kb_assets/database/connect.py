@@ -52,7 +52,7 @@ _LOST = (
 class DatabaseUrls:
     """Where each role connects. The URLs may hold passwords: they are left out of `repr`.
 
-    Without a URL for callers, nobody can search as one.
+    Without a URL for callers, nobody can search as one; without one for backups, none is made.
     """
 
     writer: str = field(repr=False)
@@ -60,14 +60,16 @@ class DatabaseUrls:
     migrator: str = field(repr=False)
     dagster: str = field(repr=False)
     caller: str = field(default="", repr=False)
+    backup: str = field(default="", repr=False)
 
 
 def resolve_urls(settings: Settings) -> DatabaseUrls:
     """Return where to connect; starts the embedded server if no other one is set.
 
     Without a `database_url` of its own, a knowledge base has a server in its home. With one,
-    reading and migrating go there too unless told otherwise, and Dagster uses the database
-    `dagster` of that server unless `KB_DAGSTER_DATABASE_URL` says where.
+    reading and migrating go there too unless told otherwise, backups are made by who may migrate
+    unless told otherwise, and Dagster uses the database `dagster` of that server unless
+    `KB_DAGSTER_DATABASE_URL` says where.
 
     Raises:
         SettingsError: A URL is not one of PostgreSQL.
@@ -82,19 +84,21 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         address = start_embedded(settings.home_folder)
         writer, reader = address.url("kb", "kb_writer"), address.url("kb", "kb_reader")
         migrator = address.url("kb", "kb_migrator")
-        caller = address.url("kb", CALLER)
+        caller, backup = address.url("kb", CALLER), address.url("kb", "kb_backup")
         dagster = dagster or address.url("dagster", "dagster")
     else:
-        caller = ""
+        caller = backup = ""
         writer = reader = migrator = settings.database_url
         dagster = dagster or _with_database(settings.database_url, "dagster")
     caller = settings.caller_database_url or caller
+    migrator = _checked(settings.migration_database_url or migrator)
     return DatabaseUrls(
         writer=_checked(writer),
         reader=_checked(settings.read_database_url or reader),
-        migrator=_checked(settings.migration_database_url or migrator),
+        migrator=migrator,
         dagster=_checked(dagster),
         caller=_checked(caller) if caller else "",
+        backup=_checked(settings.backup_database_url or backup or migrator),
     )
 
 

@@ -11,12 +11,13 @@ from kb_assets.database.cluster import ADMINISTRATOR, ServerAddress
 from kb_assets.database.connect import unavailable_when_lost
 from kb_assets.database.row_security import CALLER
 
-_VERSION = "kb_assets: provisioned, version 2"
+_VERSION = "kb_assets: provisioned, version 3"
 """Written as the comment of database `kb` when all is done; raise it when a step changes."""
 
 MIGRATOR, WRITER, READER, DAGSTER = "kb_migrator", "kb_writer", "kb_reader", "dagster"
+BACKUP = "kb_backup"
 _DATABASES = {"kb": MIGRATOR, "dagster": DAGSTER}
-_CONNECT = {"kb": (MIGRATOR, WRITER, READER, CALLER), "dagster": (DAGSTER,)}
+_CONNECT = {"kb": (MIGRATOR, WRITER, READER, CALLER, BACKUP), "dagster": (DAGSTER,)}
 
 
 def provision(address: ServerAddress) -> None:
@@ -57,11 +58,14 @@ def _is_provisioned(server: psycopg.Connection) -> bool:
 
 def _create_roles(server: psycopg.Connection) -> None:
     known = {name for (name,) in server.execute("select rolname from pg_roles")}
-    for role in (MIGRATOR, WRITER, READER, CALLER, DAGSTER):
+    for role in (MIGRATOR, WRITER, READER, CALLER, BACKUP, DAGSTER):
         if role not in known:
             server.execute(SQL("create role {} login").format(Identifier(role)))
     # COPY into tables whose rows are protected from callers is for a role that sees all of them.
     server.execute(SQL("alter role {} bypassrls").format(Identifier(WRITER)))
+    # Half of the rows is no backup.
+    server.execute(SQL("alter role {} bypassrls").format(Identifier(BACKUP)))
+    server.execute(SQL("grant pg_read_all_data to {}").format(Identifier(BACKUP)))
     # The migrator changes tables the writer made at run time, and says who may read them.
     server.execute(SQL("grant {} to {}").format(Identifier(WRITER), Identifier(MIGRATOR)))
 
