@@ -84,9 +84,9 @@ where c.relkind = 'r' and c.relpersistence <> 't'
 order by n.nspname collate "C", c.relname collate "C";
 
 -- name: find_unreadable()
--- Tables and sequences that this role cannot read, or not all rows of.
+-- Tables and sequences that this role cannot read, or may, but not all rows of.
 select format('%I.%I', n.nspname, c.relname),
-    c.relkind <> 'S' and row_security_active(c.oid)
+    has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'S') and c.relpersistence <> 't'
