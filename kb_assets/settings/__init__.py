@@ -1,6 +1,7 @@
 """What a knowledge base can be told: see `kb_assets.settings.settings`."""
 
 from kb_assets.settings.archive import ArchiveSettings
+from kb_assets.settings.backup import BackupSettings
 from kb_assets.settings.indexing import (
     DOCUMENT_PATTERNS,
     EmbeddingSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "DOCUMENT_PATTERNS",
     "AnswerSettings",
     "ArchiveSettings",
+    "BackupSettings",
     "CacheSettings",
     "CallerSettings",
     "EmbeddingSettings",

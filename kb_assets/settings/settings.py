@@ -23,6 +23,7 @@ from pydantic_settings import (
 from kb_assets.errors import SettingsError
 from kb_assets.fingerprints import Shard
 from kb_assets.settings.archive import ArchiveSettings
+from kb_assets.settings.backup import BackupSettings
 from kb_assets.settings.indexing import (
     EmbeddingSettings,
     LimitSettings,
@@ -60,12 +61,14 @@ class Settings(BaseSettings):
         cache: Where answers to repeated searches are kept; nowhere by default.
         quality: Which questions measure retrieval, and what follows from it.
         archive: When old messages leave the database, and where to; never by default.
+        backup: Where backups go, and how many are kept.
         callers: Who may search with less than everything in view.
         owners: Who answers for the assets: e-mail addresses or `team:name`.
         database_url: PostgreSQL for the writer; empty starts the embedded server.
         read_database_url: Where searches go; empty means `database_url`.
         caller_database_url: Where searches of callers go, as a role that row-level security binds.
         migration_database_url: Who may change the schema; empty means `database_url`.
+        backup_database_url: As whom backups read; empty means `migration_database_url`.
         home: Where the embedded server and Dagster keep their state.
         root: The folder of `kb.toml`, that relative paths start from.
     """
@@ -85,12 +88,14 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     quality: QualitySettings = QualitySettings()
     archive: ArchiveSettings | None = None
+    backup: BackupSettings = BackupSettings()
     callers: tuple[CallerSettings, ...] = ()
     owners: tuple[str, ...] = ("team:knowledge",)
     database_url: str = ""
     read_database_url: str = ""
     caller_database_url: str = ""
     migration_database_url: str = ""
+    backup_database_url: str = ""
     home: Path = Path(".kb")
     root: Path = Path()
 
