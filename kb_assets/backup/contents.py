@@ -123,7 +123,7 @@ def read_sequences(connection: psycopg.Connection[Any]) -> tuple[SequenceFacts, 
     ]
     rows = connection.execute(SQL(" union all ").join(each) + SQL(" order by 1"))
     return tuple(
-        SequenceFacts(*places[number], last_value, is_called)
+        SequenceFacts(places[number][0], places[number][1], last_value, is_called)
         for number, last_value, is_called in rows
     )
 

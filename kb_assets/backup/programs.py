@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from shutil import which
 from threading import Event
+from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -25,7 +26,8 @@ _LOST = re.compile(
     r"connection to server|could not connect|could not receive data|could not send data"
     r"|server closed the connection|terminating connection|connection not open"
     r"|SSL connection has been closed|could not translate host name|the database system is"
-    r"|lost synchronization|no connection to the server",
+    r"|lost synchronization|no connection to the server"
+    r"|invalid snapshot identifier|could not import the requested snapshot",
     re.IGNORECASE,
 )
 _DISK = re.compile(r"no space left on device|disk quota exceeded|input/output error", re.IGNORECASE)
@@ -132,7 +134,7 @@ def _major_of(program: str) -> int | None:
 
 def _connection(url: str, name: str, options: str) -> tuple[str, dict[str, str]]:
     """Return what to connect with, without secrets, and the environment that has the password."""
-    given = conninfo_to_dict(conninfo(url, f"kb_assets {name}"))
+    given: dict[str, Any] = dict(conninfo_to_dict(conninfo(url, f"kb_assets {name}")))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KB_")}
     environment["LC_ALL"] = "C"
     if given.get("password"):

@@ -234,7 +234,8 @@ def _worded(connection: psycopg.Connection[Any], words: Snapshot, text: str) -> 
         },
     )
     return tuple(
-        Answer(*row, round(score, _DIGITS)) for row, score in zip(named, scores, strict=True)
+        Answer(source, path, ordinal, round(score, _DIGITS))
+        for (source, path, ordinal), score in zip(named, scores, strict=True)
     )
 
 

@@ -28,6 +28,12 @@ _ATTEMPTS = 5
 _LOOK_SECONDS = 0.2
 _NAME = "kb_assets backup"
 
+_GONE = (
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.ObjectNotInPrerequisiteState,
+)
+
 _statements = Statements.beside(__file__)
 _PREPARE = _statements("prepare_session")
 _BEGIN = _statements("begin_snapshot")
@@ -61,10 +67,21 @@ class Snapshot:
 
     @contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
-        """Lend one more session whose transaction sees this state, and only reads."""
+        """Lend one more session whose transaction sees this state, and only reads.
+
+        Raises:
+            DatabaseUnavailableError: The state is not held any more.
+        """
         with _connected(self.url) as connection:
             connection.execute(_BEGIN)
-            connection.execute(_statements("use_snapshot", snapshot=Literal(self.name)))
+            try:
+                connection.execute(_statements("use_snapshot", snapshot=Literal(self.name)))
+            except _GONE as error:
+                raise DatabaseUnavailableError(
+                    "The session that held the snapshot was lost.",
+                    why=str(error).strip(),
+                    fix="See whether the server runs; then try again.",
+                ) from error
             yield connection
 
     def each(self, tasks: Sequence[Task[Result]], sessions: int) -> list[Result]:
