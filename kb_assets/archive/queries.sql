@@ -146,9 +146,16 @@ order by m.month, s.id;
 
 -- name: find_removable(before)
 -- Only what this archive made, and only what has failed or been replaced for long enough.
-select id, object_key from kb.archive_segment
+select id, object_key
+from kb.archive_segment left_over
 where object_key is not null
-    and (state = 'stale' and started_at < :before or state = 'retired' and retired_at < :before);
+    and (state = 'stale' and started_at < :before or state = 'retired' and retired_at < :before)
+    and not exists (
+        select
+        from kb.archive_segment used
+        where used.object_key = left_over.object_key
+            and used.state in ('copying', 'committed', 'restored')
+    );
 
 -- name: mark_removed(ids)
 update kb.archive_segment set state = 'removed'

@@ -84,19 +84,32 @@ def restore_month(
         with workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder:
             files = [fetch_verified(store, one.facts, aging, folder) for one in segments]
             with run.database.transaction() as connection:
-                return _restore(connection, lease, aging, segments, files, held_until)
+                copied = copy_objects(connection, aging, files)
+                return fill_month(connection, lease, aging, segments, copied, held_until)
 
 
-def _restore(
+def fill_month(
     connection: psycopg.Connection,
     lease: MonthLease,
     aging: Aging,
     segments: Sequence[Segment],
-    files: Sequence[Path],
+    copied: int,
     held_until: datetime,
 ) -> RestoreReport:
-    """Do it; called in a transaction that is rolled back on any error."""
-    copied = _copy(connection, aging, files)
+    """Open a month and fill it with what was copied; in a transaction that any error rolls back.
+
+    Args:
+        connection: Where `copy_objects` was called.
+        lease: Holds the month.
+        aging: The table.
+        segments: Committed segments of the month: all there are.
+        copied: How many rows their objects have.
+        held_until: Until when the month is left alone.
+
+    Raises:
+        ArchiveCorruptError: The database has other rows of the same keys.
+        LeaseLostError: Another run took the month over.
+    """
     lease.guard(connection)
     named = {"month_id": lease.month_id, "hold_until": held_until}
     opened = connection.execute(_OPEN_MONTH, named).fetchone()
@@ -119,8 +132,8 @@ def _restore(
     return RestoreReport(lease.month, len(ids), inserted, present, erased, late, opened[0])
 
 
-def _copy(connection: psycopg.Connection, aging: Aging, files: Sequence[Path]) -> int:
-    """Copy the rows of files to a table of the transaction's own, and return how many."""
+def copy_objects(connection: psycopg.Connection, aging: Aging, files: Sequence[Path]) -> int:
+    """Copy the rows of files to `restored`, a table of the transaction's own; return how many."""
     connection.execute(_statements("make_restored", table=(SCHEMA, aging.name)))
     columns = (*aging.columns, Column(ROW_HASH, "bytea"))
     copied = 0

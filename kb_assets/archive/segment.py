@@ -1,7 +1,7 @@
 """One segment on its way: entered, copied, uploaded, read back, proven; not yet committed."""
 
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,13 @@ from psycopg.sql import Literal
 from kb_assets.archive import store
 from kb_assets.archive.copy import Written, rows_of, snapshot, write_sorted
 from kb_assets.archive.lease import MonthLease
-from kb_assets.archive.manifest import Made, ObjectFacts, manifest_bytes, manifest_of
+from kb_assets.archive.manifest import (
+    Made,
+    ObjectFacts,
+    Replacement,
+    manifest_bytes,
+    manifest_of,
+)
 from kb_assets.archive.memory import TooLargeError, give_back
 from kb_assets.archive.plan import Window, manifest_key, object_key, rows_per_segment, window_of
 from kb_assets.archive.relation import Aging
@@ -204,3 +210,18 @@ def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:
     manifest = manifest_of(facts, made, copied.window, copied.source, work.aging)
     work.destination.put_bytes(manifest_key(facts.object_key), manifest_bytes(manifest))
     return manifest, proven
+
+
+def note_replaced(
+    work: Work, replaced: Sequence[store.Segment], by: Sequence[Copied], *, is_rewrite: bool
+) -> None:
+    """Note beside objects what takes their place: proven already, and committed next.
+
+    Raises:
+        ObjectStoreError: The store refuses us.
+        ObjectStoreUnavailableError: The store cannot be reached.
+    """
+    keys = tuple(copied.facts.object_key for copied in by)
+    for segment in replaced:
+        note = Replacement(segment.object_key, keys, is_rewrite)
+        work.destination.put_bytes(note.key, note.content)

@@ -19,7 +19,7 @@ from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.memory import share_allocator
 from kb_assets.archive.plan import due_months, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
-from kb_assets.archive.segment import Copied, Piece, Work, copies, enter, prove
+from kb_assets.archive.segment import Copied, Piece, Work, copies, enter, note_replaced, prove
 from kb_assets.archive.verify import fetch_whole
 from kb_assets.archive.workplace import workplace
 from kb_assets.database.connect import Database
@@ -166,6 +166,7 @@ def _archive_partition(work: Work, report: MonthReport) -> None:
             for copied, proof in zip(segments, proofs, strict=True)
         }
         rows = sum(copied.facts.rows for copied in segments)
+        note_replaced(work, _restored(work), segments, is_rewrite=False)
         with work.timed("commit"):
             commit_month(work.run.database, work.lease, work.aging, manifests, rows)
     report.table_bytes += measured[1]
@@ -219,6 +220,12 @@ def _measured(work: Work, table: str) -> tuple[int, int]:
     with work.run.database.transaction() as connection:
         work.lease.guard(connection)
         return store.measure(connection, work.aging, table, window_of(work.lease.month))
+
+
+def _restored(work: Work) -> list[store.Segment]:
+    """Return what a month that was restored was archived in before."""
+    with work.run.database.transaction() as connection:
+        return store.find_segments(connection, [work.lease.month], ("restored",), aging=work.aging)
 
 
 def _known_files(work: Work) -> tuple[Path, ...]:

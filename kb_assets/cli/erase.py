@@ -177,5 +177,5 @@ def _print_receipt(erased: "Erasure", *, is_new: bool) -> None:
         )
     told = f"Receipt {erased.id} of `kb erase --list`"
     if "ledger" in receipt:
-        told += f"; in the archive: {receipt['ledger']}"
+        told += f"; outside of the database: {receipt['ledger']}"
     out.print(f"{told}.", style="dim", soft_wrap=True)

@@ -12,10 +12,21 @@ from kb_assets.archive.clean import KEPT
 from kb_assets.database.connect import Database
 from kb_assets.database.run import Run
 from kb_assets.database.statements import Statements
-from kb_assets.erasure import ledger
 from kb_assets.erasure.conversations import count_hot, find_conversations, hide_conversations
 from kb_assets.erasure.documents import count_document, find_document, hide_document
-from kb_assets.erasure.ledger import Erasure, Request
+from kb_assets.erasure.ledger import (
+    Erasure,
+    Request,
+    add_to_receipt,
+    conversations_of,
+    document_of,
+    entry_of,
+    find_erasures,
+    find_last,
+    find_unfinished,
+    is_known,
+    receipt_of,
+)
 from kb_assets.erasure.rewrite import rewrite_archive
 from kb_assets.erasure.subject import Subject
 from kb_assets.index.collect import collect_unused_vectors
@@ -63,7 +74,9 @@ def plan_erasure(database: Database, subject: Subject) -> ErasurePlan:
         return ErasurePlan(subject, {}, earlier=_earlier(connection, subject))
 
 
-def erase(run: Run, store: ObjectStore | None, subject: Subject) -> Erasure:
+def erase(
+    run: Run, store: ObjectStore | None, subject: Subject, *, ledger: ObjectStore | None = None
+) -> Erasure:
     """Erase a subject for good, and return the ledger's entry with its receipt.
 
     It is hidden, and gone from what is hot, before anything else is done. Ended by whatever
@@ -74,6 +87,7 @@ def erase(run: Run, store: ObjectStore | None, subject: Subject) -> Erasure:
         run: Who erases.
         store: The archive's destination, if there is an archive.
         subject: Who or what.
+        ledger: Where the ledger is kept outside of the database, if not in the archive.
 
     Raises:
         NotFoundError: Nothing is known of the subject, and nothing of it was erased.
@@ -88,76 +102,87 @@ def erase(run: Run, store: ObjectStore | None, subject: Subject) -> Erasure:
         with run.database.transaction() as connection:
             ids = find_conversations(connection, subject)
         id_ = hide_conversations(run, Request.of(subject), ids)
-    done = _finish(run, store, id_)
-    finish_erasures(run, store)
+    done = _finish(run, store, ledger or store, id_)
+    finish_erasures(run, store, ledger=ledger)
     return done
 
 
-def finish_erasures(run: Run, store: ObjectStore | None) -> tuple[Erasure, ...]:
+def finish_erasures(
+    run: Run, store: ObjectStore | None, *, ledger: ObjectStore | None = None
+) -> tuple[Erasure, ...]:
     """Finish what earlier runs left unfinished, oldest first; safe to run again.
 
     Args:
         run: Who works.
         store: The archive's destination, if there is an archive.
+        ledger: Where the ledger is kept outside of the database, if not in the archive.
 
     Raises:
         KbError: See `rewrite_archive`.
     """
+    ledger = ledger or store
     with run.database.transaction() as connection:
-        ids = ledger.find_unfinished(connection, has_store=store is not None)
-    return tuple(_finish(run, store, id_) for id_ in ids)
+        ids = find_unfinished(connection, has_store=ledger is not None)
+    return tuple(_finish(run, store, ledger, id_) for id_ in ids)
 
 
-def replay(
-    run: Run, store: ObjectStore | None, entries: Iterable[Mapping[str, Any]]
-) -> tuple[Erasure, ...]:
-    """Erase again what the archive's ledger tells of and the database does not; safe to repeat.
+def hide_again(run: Run, requests: Iterable[Request]) -> int:
+    """Hide again what a ledger tells of and the database does not; safe to repeat.
+
+    What is hidden is gone from what is hot; `finish_erasures` does the rest.
 
     Args:
         run: Who works.
-        store: The archive's destination, if there is an archive.
-        entries: The ledger's files, parsed.
+        requests: What ledgers outside of the database tell of.
+
+    Returns:
+        How many erasures the database did not know.
 
     Raises:
-        KbError: See `erase`.
+        ArchiveBusyError: A run that is at work in a month did not finish in time.
+        ShardBusyError: A run that is at work in a document's shard did not finish in time.
     """
-    for entry in sorted(entries, key=lambda one: one["requested_at"]):
-        request = Request.from_entry(entry)
+    hidden = 0
+    for request in sorted(requests, key=lambda one: one.requested_at or datetime.max):
         with run.database.transaction() as connection:
-            is_known = ledger.is_known(connection, request)
-        if is_known:
-            continue
+            if is_known(connection, request):
+                continue
         if request.scope == "document":
-            hide_document(run, request, entry["source"], entry["path"])
+            hide_document(run, request, *request.document)
         else:
-            hide_conversations(run, request, entry["conversations"])
-    return finish_erasures(run, store)
+            hide_conversations(run, request, request.conversations)
+        hidden += 1
+    return hidden
 
 
 def _earlier(connection: psycopg.Connection[Any], subject: Subject) -> Erasure:
-    earlier = ledger.find_last(connection, subject)
+    earlier = find_last(connection, subject)
     if earlier is None:
         raise subject.not_found()
     return earlier
 
 
-def _finish(run: Run, store: ObjectStore | None, id_: int) -> Erasure:
-    """Do what is left of an erasure, each step once it is known that the one before is done."""
+def _finish(run: Run, store: ObjectStore | None, ledger: ObjectStore | None, id_: int) -> Erasure:
+    """Do what is left of an erasure, each step once it is known that the one before is done.
+
+    Its entry comes first: a backup that is restored must know of all that was hidden.
+    """
     erasure = _find(run, id_)
+    if ledger is not None and "ledger" not in erasure.receipt:
+        with run.database.transaction() as connection:
+            entry = entry_of(connection, erasure)
+        ledger.put_bytes(erasure.ledger_key, entry)
+        _note(run, erasure, {"ledger": erasure.ledger_key})
     if "finished_at" not in erasure.receipt:
         if erasure.scope == "document":
             _drop_what_is_left(run, erasure)
         else:
             rewrite_archive(run, store, erasure.id)
-        with run.database.transaction() as connection:
-            ledger.add_to_receipt(connection, id_, _last_facts(connection, erasure))
-        erasure = _find(run, id_)
-    if store is not None and "ledger" not in erasure.receipt:
-        with run.database.transaction() as connection:
-            entry = ledger.entry_of(connection, erasure)
-        store.put_bytes(erasure.ledger_key, entry)
-        with run.database.transaction() as connection:
-            ledger.add_to_receipt(connection, id_, {"ledger": erasure.ledger_key})
+        _note(run, erasure, _last_facts(run, erasure))
+    erasure = _find(run, id_)
+    # One is there already if an earlier backup was restored.
+    if ledger is not None and ledger.size(erasure.receipt_key) is None:
+        ledger.put_bytes(erasure.receipt_key, receipt_of(erasure))
     with run.database.transaction() as connection:
         connection.execute(_statements("finish"), {"id": id_})
     return _find(run, id_)
@@ -165,24 +190,29 @@ def _finish(run: Run, store: ObjectStore | None, id_: int) -> Erasure:
 
 def _find(run: Run, id_: int) -> Erasure:
     with run.database.transaction() as connection:
-        (erasure,) = ledger.find_erasures(connection, id_)
+        (erasure,) = find_erasures(connection, id_)
     return erasure
 
 
 def _drop_what_is_left(run: Run, erasure: Erasure) -> None:
     """Drop a document's words, and vectors that nothing uses: some may be of what it once was."""
     with run.database.transaction() as connection:
-        document = ledger.document_of(connection, erasure.id)
+        document = document_of(connection, erasure.id)
     if document is not None:
         drop_dead_postings(run.database, document[0])
     collect_unused_vectors(run.database, grace_seconds=0)
 
 
-def _last_facts(connection: psycopg.Connection[Any], erasure: Erasure) -> dict[str, Any]:
+def _last_facts(run: Run, erasure: Erasure) -> dict[str, Any]:
     facts: dict[str, Any] = {"finished_at": datetime.now(UTC).isoformat()}
     if erasure.scope != "document":
-        ids = ledger.conversations_of(connection, erasure.id)
-        named = {"conversation_ids": ids, "kept": KEPT}
-        rows = connection.execute(_statements("find_kept"), named)
+        with run.database.transaction() as connection:
+            named = {"conversation_ids": conversations_of(connection, erasure.id), "kept": KEPT}
+            rows = connection.execute(_statements("find_kept"), named).fetchall()
         facts["kept_objects"] = [{"key": key, "until": until.isoformat()} for key, until in rows]
     return facts
+
+
+def _note(run: Run, erasure: Erasure, facts: Mapping[str, Any]) -> None:
+    with run.database.transaction() as connection:
+        add_to_receipt(connection, erasure.id, facts)

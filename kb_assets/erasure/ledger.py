@@ -1,9 +1,10 @@
-"""The ledger of erasures: in the database, and as files in the archive that outlive it."""
+"""The ledger of erasures: in the database, and as files in a store that outlive it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,15 @@ from psycopg.types.json import Jsonb
 
 from kb_assets.database.statements import Statements
 from kb_assets.erasure.subject import Scope, Subject
+from kb_assets.errors import BackupCorruptError
+from kb_assets.object_store import ObjectStore
 
 ENTRY_VERSION = 1
+FOLDER = "erasures/"
+"""Where entries lie in a store."""
+
+SCOPES = ("conversation", "user", "document")
+_ENTRY = re.compile(r"erasures/\d{10}-[0-9a-f]{16}\.json")
 
 _statements = Statements(Path(__file__).with_name("erasing.sql"))
 
@@ -27,13 +35,17 @@ class Request:
         scope: What the subject is.
         subject_hash: The SHA-256 of its name.
         requested_at: When, if it is replayed.
-        ledger: Where its entry lies in the archive, if it is replayed.
+        ledger: Where its entry lies in the store, if it is replayed.
+        conversations: The conversations that are erased, if it is replayed.
+        document: The source and the path that are erased, if it is replayed.
     """
 
     scope: Scope
     subject_hash: bytes
     requested_at: datetime | None = None
     ledger: str | None = None
+    conversations: tuple[str, ...] = ()
+    document: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, subject: Subject) -> "Request":
@@ -42,13 +54,25 @@ class Request:
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any]) -> "Request":
-        """Return the request that an entry in the archive tells of."""
-        return cls(
-            entry["scope"],
-            bytes.fromhex(entry["subject_sha256"]),
-            datetime.fromisoformat(entry["requested_at"]),
-            entry["key"],
-        )
+        """Return the request that an entry in the store tells of.
+
+        Raises:
+            ValueError: It is no such entry.
+        """
+        try:
+            if entry["version"] != ENTRY_VERSION or entry["scope"] not in SCOPES:
+                raise ValueError("It is of another version.")
+            is_document = entry["scope"] == "document"
+            return cls(
+                entry["scope"],
+                bytes.fromhex(entry["subject_sha256"]),
+                datetime.fromisoformat(entry["requested_at"]),
+                entry["key"],
+                () if is_document else tuple(entry["conversations"]),
+                (entry["source"], entry["path"]) if is_document else ("", ""),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"It lacks something: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +99,16 @@ class Erasure:
 
     @property
     def ledger_key(self) -> str:
-        """Where its entry lies in the archive: numbers alone repeat after a backup is restored."""
-        known = f"{self.scope} {self.requested_at.isoformat()} {self.subject_hash.hex()}"
-        return f"erasures/{self.id:010d}-{sha256(known.encode()).hexdigest()[:16]}.json"
+        """Where its entry lies in the store: numbers alone repeat after a backup is restored."""
+        requested_at = self.requested_at.astimezone(UTC).isoformat()
+        known = f"{self.scope} {requested_at} {self.subject_hash.hex()}"
+        return f"{FOLDER}{self.id:010d}-{sha256(known.encode()).hexdigest()[:16]}.json"
+
+    @property
+    def receipt_key(self) -> str:
+        """Where its receipt lies in the store once it is finished: beside its entry."""
+        key = str(self.receipt.get("ledger", self.ledger_key))
+        return f"{key.removesuffix('.json')}.receipt.json"
 
 
 def find_erasures(
@@ -153,19 +184,53 @@ def document_of(connection: psycopg.Connection[Any], id_: int) -> tuple[int, str
 
 
 def entry_of(connection: psycopg.Connection[Any], erasure: Erasure) -> bytes:
-    """Return an erasure as the file in the archive has it: all that it takes to erase again."""
+    """Return an erasure as its file has it: all that it takes to erase again, and no more.
+
+    It is the same from the first moment on, so that it can be put again.
+    """
     entry: dict[str, Any] = {
         "version": ENTRY_VERSION,
         "id": erasure.id,
         "key": erasure.ledger_key,
         "scope": erasure.scope,
         "subject_sha256": erasure.subject_hash.hex(),
-        "requested_at": erasure.requested_at.isoformat(),
+        "requested_at": erasure.requested_at.astimezone(UTC).isoformat(),
         "run": erasure.run_id,
-        "receipt": erasure.receipt,
     }
     if erasure.scope == "document":
         _, entry["source"], entry["path"] = document_of(connection, erasure.id) or (0, "", "")
     else:
         entry["conversations"] = conversations_of(connection, erasure.id)
-    return json.dumps(entry, indent=1, ensure_ascii=False, sort_keys=True).encode()
+    return _json(entry)
+
+
+def receipt_of(erasure: Erasure) -> bytes:
+    """Return an erasure's receipt as its file has it."""
+    return _json(erasure.receipt)
+
+
+def read_requests(store: ObjectStore) -> list[Request]:
+    """Return what every entry in a store tells of.
+
+    Raises:
+        BackupCorruptError: An entry is damaged.
+        ObjectStoreError: The store refuses us.
+        ObjectStoreUnavailableError: The store cannot be reached.
+    """
+    requests = []
+    for key in store.list(FOLDER):
+        if _ENTRY.fullmatch(key):
+            try:
+                requests.append(Request.from_entry(json.loads(store.read(key))))
+            except ValueError as error:
+                raise BackupCorruptError(
+                    f"{store.url(key)} does not say what was erased.",
+                    why=str(error),
+                    fix="Bring it back from a copy of the store, and run it again. What it told of "
+                    "would be back for good without it.",
+                ) from error
+    return requests
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).encode()

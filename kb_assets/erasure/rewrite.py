@@ -22,7 +22,7 @@ from kb_assets.archive.copy import write_sorted
 from kb_assets.archive.lease import month_lease
 from kb_assets.archive.plan import Window
 from kb_assets.archive.relation import MESSAGES
-from kb_assets.archive.segment import Work, enter, prove
+from kb_assets.archive.segment import Work, enter, note_replaced, prove
 from kb_assets.archive.store import Segment, describe_server, find_segments, mark_stale
 from kb_assets.archive.verify import fetch_verified, read_verified, schema_of
 from kb_assets.archive.workplace import remove_abandoned, workplace
@@ -94,6 +94,7 @@ def _rewrite(work: Work, segment: Segment) -> None:
     file = fetch_verified(work.destination, segment.facts, MESSAGES, work.folder)
     lost = _count(file, erased)
     if sum(lost.values()) == segment.rows:
+        note_replaced(work, [segment], [], is_rewrite=True)
         with work.run.database.transaction() as connection:
             work.lease.guard(connection)
             _retire(connection, segment, lost)
@@ -134,6 +135,7 @@ def _replace(
     with _stale_on_error(work, new.segment):
         manifest, proven = prove(work, new)
         proven.unlink()
+        note_replaced(work, [segment], [new], is_rewrite=True)
         named = {"id": new.segment, "state": segment.state, "manifest": Jsonb(manifest)}
         with work.run.database.transaction() as connection:
             work.lease.guard(connection)

@@ -6,6 +6,7 @@ from kb_assets.database.run import Run
 from kb_assets.erasure.subject import Scope, Subject
 from kb_assets.errors import SettingsError
 from kb_assets.knowledge_base.archiving import Archiving
+from kb_assets.knowledge_base.connections import opened_once
 
 if TYPE_CHECKING:
     from kb_assets.erasure.erase import ErasurePlan
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
 
 class Erasing(Archiving):
     """Erasing for good: a conversation, a user's conversations, or a document."""
+
+    @opened_once
+    def backup_store(self) -> "ObjectStore":
+        """Where backups are; and the ledger of erasures, if there is no archive.
+
+        Raises:
+            ObjectStoreError: It cannot be opened.
+        """
+        from kb_assets.object_store import ObjectStore
+
+        settings = self.settings.backup
+        is_folder = "://" not in settings.uri
+        uri = str(self.settings.root.resolve() / settings.uri) if is_folder else settings.uri
+        return ObjectStore(uri, settings.options, setting="backup.uri")
 
     def plan_erasure(
         self, *, conversation: str = "", user: str = "", document: str = ""
@@ -59,7 +74,7 @@ class Erasing(Archiving):
         from kb_assets.erasure.erase import erase
 
         subject = _subject(conversation=conversation, user=user, document=document)
-        return erase(run or self.run(), self._erased_from(), subject)
+        return erase(run or self.run(), self._erased_from(), subject, ledger=self._ledger())
 
     def resume_erasures(self, *, run: Run | None = None) -> tuple["Erasure", ...]:
         """Finish what was left unfinished, and return it.
@@ -69,7 +84,7 @@ class Erasing(Archiving):
         """
         from kb_assets.erasure.erase import finish_erasures
 
-        return finish_erasures(run or self.run(), self._erased_from())
+        return finish_erasures(run or self.run(), self._erased_from(), ledger=self._ledger())
 
     def erasures(self) -> tuple["Erasure", ...]:
         """Return the ledger, oldest first."""
@@ -80,6 +95,9 @@ class Erasing(Archiving):
 
     def _erased_from(self) -> "ObjectStore | None":
         return self.archive_store if self.settings.archive else None
+
+    def _ledger(self) -> "ObjectStore":
+        return self._erased_from() or self.backup_store
 
 
 def _subject(*, conversation: str, user: str, document: str) -> Subject:

@@ -66,7 +66,7 @@ def test_what_is_told_to_a_person(talks: CommandLine) -> None:
     told = talks.text("erase", "--conversation", "talk-of-bob", "--yes")
     assert told.startswith("Erased: 1 conversation, 3 messages, 3 messages of the archive.\n")
     assert "1 replaced object of the archive: removed by its next run after 20" in told
-    assert "Receipt 1 of `kb erase --list`; in the archive: erasures/0000000001-" in told
+    assert "Receipt 1 of `kb erase --list`; outside of the database: erasures/0000000001-" in told
     again = talks.text("erase", "--conversation", "talk-of-bob", "--yes")
     assert again.startswith("Erased on 20")
     listed = " ".join(talks.text("erase", "--list").split())

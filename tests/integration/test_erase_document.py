@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kb_assets.erasure.erase import replay
+from kb_assets.erasure.erase import finish_erasures, hide_again
+from kb_assets.erasure.ledger import Request
 from kb_assets.errors import NotFoundError, SettingsError
 from kb_assets.index import account
 from kb_assets.knowledge_base import KnowledgeBase
@@ -178,6 +179,7 @@ def test_what_ended_before_its_words_went_is_finished(
 
 def test_a_restored_backup_is_told_again(kb: KnowledgeBase) -> None:
     entry = {
+        "version": 1,
         "key": "erasures/0000000007-0123456789abcdef.json",
         "scope": "document",
         "subject_sha256": "00" * 32,
@@ -188,7 +190,8 @@ def test_a_restored_backup_is_told_again(kb: KnowledgeBase) -> None:
         entry | {"source": "later", "path": "new.md", "subject_sha256": "01" * 32},
     ]
     for _ in range(2):
-        replay(kb.run(), None, entries)
+        hide_again(kb.run(), map(Request.from_entry, entries))
+        finish_erasures(kb.run(), None)
     assert contents(kb) == {}
     assert [one.receipt["chunks"] for one in kb.erasures()] == [2, 0]
     assert all(one.finished_at for one in kb.erasures())

@@ -18,8 +18,8 @@ from kb_assets.archive.clean import KEPT, remove_leftovers
 from kb_assets.archive.lease import MONTH_LOCK_CLASS
 from kb_assets.database.connect import DatabaseUrls
 from kb_assets.erasure import conversations, rewrite
-from kb_assets.erasure import erase as erasing
-from kb_assets.erasure.ledger import Request
+from kb_assets.erasure.erase import finish_erasures, hide_again
+from kb_assets.erasure.ledger import Request, read_requests
 from kb_assets.erasure.subject import Subject
 from kb_assets.errors import (
     ArchiveBusyError,
@@ -177,9 +177,11 @@ def test_the_ledger_lies_in_the_archive_without_names(kb: KnowledgeBase) -> None
     erased = kb.erase(user="ann")
     entry = json.loads(kb.archive_store.read(erased.receipt["ledger"]))
     assert entry["conversations"] == ["a", "b"]
-    assert entry["receipt"]["cold_rows"] == 16
+    receipt = json.loads(kb.archive_store.read(erased.receipt_key))
+    assert receipt == erased.receipt
+    assert receipt["cold_rows"] == 16
     assert entry["subject_sha256"] == Subject("user", "ann").hash.hex()
-    assert "ann" not in json.dumps(entry)
+    assert "ann" not in json.dumps([entry, receipt])
     assert "ann" not in str(kb.erasures())
 
 
@@ -316,10 +318,13 @@ STEPS = {
     "before the archive is looked at": "kb_assets.erasure.erase.rewrite_archive",
     "before a file is written": "kb_assets.erasure.rewrite.write_sorted",
     "before it is uploaded": "kb_assets.erasure.rewrite.prove",
+    "before it is noted": "kb_assets.erasure.rewrite.note_replaced",
     "before it takes the old one's place": "kb_assets.erasure.rewrite._one",
     "before the old one is gone from here": "kb_assets.archive.cache.ObjectCache.remove",
-    "before the receipt": "kb_assets.erasure.ledger.add_to_receipt",
+    "before the receipt": "kb_assets.erasure.erase._last_facts",
+    "before the receipt's file": "kb_assets.erasure.erase.receipt_of",
     "before the ledger's file": "kb_assets.object_store.ObjectStore.put_bytes",
+    "before the ledger's file is noted": "kb_assets.erasure.erase.add_to_receipt",
 }
 
 
@@ -367,6 +372,17 @@ def test_the_next_run_of_the_archive_finishes_it(
     kb.archive_messages()
     assert [one.finished_at is not None for one in kb.erasures()] == [True]
     assert_erased(kb, before, "a")
+
+
+def test_what_is_hidden_is_in_the_ledger_before_anything_else_can_fail(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb.archive_messages()
+    monkeypatch.setattr("kb_assets.erasure.erase.rewrite_archive", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kb.erase(user="ann")
+    [request] = read_requests(kb.archive_store)
+    assert (request.scope, request.conversations) == ("user", ("a", "b"))
 
 
 def test_two_erasures_in_one_segment_lose_neither(
@@ -463,7 +479,8 @@ def test_a_restored_backup_is_told_again(kb: KnowledgeBase) -> None:
     rows_of(kb, "delete from kb.conversation where id = 'b' returning 1")
 
     for _ in range(2):
-        erasing.replay(kb.run(), kb.archive_store, reversed(entries))
+        hide_again(kb.run(), [Request.from_entry(entry) for entry in reversed(entries)])
+        finish_erasures(kb.run(), kb.archive_store)
         assert_erased(kb, of(before, "d"), "a", "b", "c")
     assert kb.messages.append(messages(FEBRUARY, "b")).erased == ROWS
     assert [one.requested_at for one in kb.erasures()] == [one.requested_at for one in ledger]
@@ -475,9 +492,8 @@ def test_without_an_archive_only_the_database_is_asked(kb: KnowledgeBase, open_k
     alone = open_kb(archive=None)
     hot_only = alone.erase(conversation="d")
     assert hot_only.finished_at is not None
-    assert "ledger" not in hot_only.receipt
+    assert alone.backup_store.size(hot_only.receipt["ledger"]) is not None
     kb.archive_messages()
-    assert "ledger" in kb.erasures()[-1].receipt, "an archive is told of what was erased before"
     with pytest.raises(SettingsError, match=r"2025-01 is archived"):
         alone.erase(conversation="a")
     assert len(kb.resume_erasures()) == 1

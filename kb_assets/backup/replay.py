@@ -1,0 +1,62 @@
+"""What happened after a backup and must outlast its restore: erasures, and what they left."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kb_assets.database.run import Run
+from kb_assets.erasure.erase import finish_erasures, hide_again
+from kb_assets.erasure.ledger import Erasure, read_requests
+from kb_assets.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from kb_assets.archive.reconcile import ReconcileReport
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What a restored database was told.
+
+    Attributes:
+        requests: How many erasures the ledgers tell of.
+        hidden: How many of them the database did not know.
+        finished: What was finished: those, and what was unfinished when the backup was made.
+        archive: What it was told of its archive; None if there is none.
+    """
+
+    requests: int
+    hidden: int
+    finished: tuple[Erasure, ...]
+    archive: "ReconcileReport | None"
+
+
+def replay_erasures(
+    run: Run, archive_store: ObjectStore | None, backup_store: ObjectStore
+) -> ReplayReport:
+    """Erase again what was erased after a backup, in the database that it was restored to.
+
+    First all of it is hidden. Then the archive is told apart: what was written anew or archived
+    since then (see `reconcile_archive`). Then erasures are finished. Ended at any point it can be
+    run again, and run twice it changes nothing.
+
+    Args:
+        run: Who works; its database is the restored one, with the schema of this code.
+        archive_store: The archive's destination, if there is an archive.
+        backup_store: The backups' destination: the ledger of times without an archive is there.
+
+    Raises:
+        BackupCorruptError: An entry of a ledger is damaged; nothing was changed.
+        SettingsError: Erased messages are in an archive, and the settings do not say where.
+        ArchiveCorruptError: An object with erased messages is damaged: they are hidden.
+        ObjectStoreError: A store refuses us.
+        TransientError: The database, a store or the disk failed; what is done stays done.
+    """
+    stores = [backup_store] if archive_store is None else [archive_store, backup_store]
+    requests = [request for store in stores for request in read_requests(store)]
+    hidden = hide_again(run, requests)
+    archive = None
+    if archive_store is not None:
+        from kb_assets.archive.reconcile import reconcile_archive
+
+        archive = reconcile_archive(run, archive_store)
+    finished = finish_erasures(run, archive_store, ledger=archive_store or backup_store)
+    return ReplayReport(len(requests), hidden, finished, archive)
