@@ -97,7 +97,7 @@ class Table:
         for first in firsts:
             low, high = Literal(f"({first},0)"), Literal(f"({first + step},0)")
             condition = SQL("t.ctid >= {}::tid").format(low)
-            # The last one has no end: the table may have grown since it was measured.
+            # The last one has no end: whatever was measured, no row is left out.
             if first != firsts[-1]:
                 condition += SQL(" and t.ctid < {}::tid").format(high)
             yield condition

@@ -76,6 +76,7 @@ def test_a_first_start_makes_databases_roles_and_the_extension(home, monkeypatch
     assert ask(urls.writer) == "kb_writer"
     assert ask(urls.reader) == "kb_reader"
     assert ask(urls.migrator) == "kb_migrator"
+    assert ask(urls.backup) == "kb_backup"
     assert ask(urls.dagster) == "dagster"
     with psycopg.connect(urls.dagster) as connection:
         connection.execute("create table runs (id int)")
@@ -83,8 +84,8 @@ def test_a_first_start_makes_databases_roles_and_the_extension(home, monkeypatch
     powers = "rolsuper or rolcreaterole or rolcreatedb or rolreplication"
     holding = "select string_agg(rolname, ',' order by rolname) from pg_roles where "
     assert ask(urls.writer, holding + powers) == "postgres"
-    # Row-level security would refuse COPY to the writer.
-    assert ask(urls.writer, holding + "rolbypassrls") == "kb_writer,postgres"
+    # Row-level security would refuse COPY to the writer, and hide rows from backups.
+    assert ask(urls.writer, holding + "rolbypassrls") == "kb_backup,kb_writer,postgres"
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         ask(urls.writer.replace("/kb?", "/dagster?"))
 
