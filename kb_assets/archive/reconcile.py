@@ -127,9 +127,9 @@ def _plan(contents: Contents, month: date, known: set[str], cold: Sequence[Segme
         ArchiveCorruptError: A note is damaged; or an object is gone, and nothing took its place.
     """
     plan = _Plan()
-    objects, noted = contents.objects[month], contents.noted[month]
     by_key = {segment.object_key: segment for segment in cold}
-    ends = {key: contents.end(key) for key in noted - (known - by_key.keys())}
+    unknown, noted = contents.objects[month] - known, contents.noted[month]
+    ends = {key: contents.end(key) for key in (noted if unknown else noted & by_key.keys())}
     needed = {one for end in ends.values() if end is not None for one in end.keys}
     replaced = {one for key in ends for note in contents.notes(key) for one in (key, *note.by)}
     taken = set[str]()
@@ -145,7 +145,7 @@ def _plan(contents: Contents, month: date, known: set[str], cold: Sequence[Segme
         elif end.keys != (key,):
             plan.swaps.append((by_key[key], end.keys[0] if end.keys else None))
             taken.update(end.keys)
-    for key in sorted(objects - known - taken):
+    for key in sorted(unknown - taken):
         is_needed = key in contents.described and key not in replaced - needed
         (plan.returning if is_needed else plan.leftovers).append(key)
     return plan
