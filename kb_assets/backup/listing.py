@@ -136,15 +136,16 @@ def choose(
         present: Schemas that are there already; what tables need of others is restored, too.
     """
     known = {one.number: one for one in entries}
+    free = {one.number for one in entries if one.is_any((*_OF_SCHEMAS, *_NEEDED))}
     chosen = {
         one.number
         for one in entries
-        if one.is_in(schemas) or any(one.is_table(*table) for table in tables)
+        if any(one.is_table(*table) for table in tables)
+        or (one.is_in(schemas) and (one.needs <= free or not one.is_any(_PARTS)))
     }
     _add_partitions(entries, chosen, known)
     places = {schema for schema, _ in tables} | set(schemas)
     _add_needed(chosen, known, places - set(present))
-    free = {one.number for one in entries if one.is_any((*_OF_SCHEMAS, *_NEEDED))}
     parts = [one for one in entries if one.is_any(_PARTS)]
     while added := {
         one.number
@@ -154,7 +155,11 @@ def choose(
         and all(need in chosen or need in free or need not in known for need in one.needs)
     }:
         chosen |= added
-    made = {f"SCHEMA - {schema} " for schema in places - set(present)}
+    made = [
+        f"{kind}SCHEMA {dash}{schema} "
+        for schema in places - set(present)
+        for kind, dash in (("", "- "), ("ACL - ", ""), ("COMMENT - ", ""))
+    ]
     around = (*_SETTINGS, "EXTENSION - ", *made)
     taken = [one for one in entries if one.number in chosen or one.is_any(around)]
     left = [one for one in parts if one.number not in chosen and _belongs(one, chosen, known)]

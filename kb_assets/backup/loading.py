@@ -108,13 +108,19 @@ class Load:
                 raise
 
     def index(self, entries: Sequence[Entry]) -> None:
-        """Build indexes, and make what else needs the rows to be there."""
+        """Build indexes, and make what else needs the rows to be there.
+
+        Row-level security comes last: under it owners cannot prove foreign keys.
+        """
         workers = max(1, (os.cpu_count() or 2) - 1)
         options = (
             f"-c maintenance_work_mem={self._memory_bytes() // 1024}kB"
             f" -c max_parallel_maintenance_workers={workers}"
         )
-        self.run("post-data", entries, jobs=JOBS, options=options)
+        protection = [one for one in entries if one.is_any(("ROW SECURITY ",))]
+        others = [one for one in entries if one not in protection]
+        self.run("post-data", others, jobs=JOBS, options=options)
+        self.run("post-data", protection)
 
     def set_sequences(self, sequences: Sequence[SequenceFacts]) -> None:
         """Let sequences go on from where they stood."""

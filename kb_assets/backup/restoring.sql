@@ -35,13 +35,11 @@ where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
     )
 order by n.nspname = 'kb_restore', 1, 2;
 
--- name: find_own_tables()
+-- name: find_written_tables()
+-- Tables of a knowledge base that rows were ever written to. Reading them might be forbidden.
 select n.nspname, c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind = 'r' and n.nspname in ('kb', 'kb_space');
-
--- name: has_rows()
-select exists (select from only {table});
+where c.relkind = 'r' and n.nspname in ('kb', 'kb_space') and pg_relation_size(c.oid) > 0;
 
 -- name: find_own_schemas()
 -- Those that hold nothing of an extension.
@@ -89,6 +87,12 @@ select r.rolname,
     )
 from pg_roles r
 where r.rolname = any(:names ::text[]);
+
+-- name: find_not_ours(names)
+-- Roles that we may not make owners of anything.
+select rolname from pg_roles
+where rolname = any(:names ::text[]) and not pg_has_role(oid, 'set')
+order by 1;
 
 -- name: create_role()
 create role {role} {attributes};
@@ -200,7 +204,8 @@ cross join lateral (
     select array_agg(k.plain order by k.number) as plain,
         array_agg(
             k.plain
-            || coalesce(format(' collate %I.%I', k_n.nspname, l.collname), '')
+            || case when l.oid is null then ''
+                else format(' collate %I.%I', k_n.nspname, l.collname) end
             || case when x.indoption[k.number - 1] & 1 = 1 then ' desc' else ' asc' end
             || case when x.indoption[k.number - 1] & 2 = 2 then ' nulls first'
                 else ' nulls last' end

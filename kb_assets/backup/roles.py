@@ -39,7 +39,8 @@ def make_roles(
         owners: Who owns something in it: a superuser of another server is no role of the backup.
 
     Raises:
-        BackupTargetError: We may not make them; it says what an administrator must run.
+        BackupTargetError: We may not make them, or not make them owners; it says what an
+            administrator must do.
     """
     others = set(owners) - {role.name for role in roles}
     wanted = [*roles, *(RoleFacts(name, ("inherit",), (), ()) for name in sorted(others))]
@@ -57,7 +58,19 @@ def make_roles(
             why=f"We may not change that: {str(error).strip()}.",
             fix=f"Let an administrator run, in that database:\n{listed}",
         ) from error
+    _require_ours(connection, owners)
     return tuple(role.name for role in missing)
+
+
+def _require_ours(connection: psycopg.Connection[Any], owners: Collection[str]) -> None:
+    rows = connection.execute(_statements("find_not_ours"), {"names": list(owners)})
+    if names := [name for (name,) in rows]:
+        user = connection.info.user
+        raise BackupTargetError(
+            f"Role {user} may not make {', '.join(names)} the owner of what is restored.",
+            why="Only a superuser or a member of a role may do that.",
+            fix=f"Restore as an administrator, or let one grant {', '.join(names)} to {user}.",
+        )
 
 
 def lacking_roles(

@@ -13,6 +13,7 @@ from kb_assets.database.names import SPACE_SCHEMA
 
 _HEADER = re.compile(r"^--\n-- Name: (.*)\n--\n", re.MULTILINE)
 _TABLE = re.compile(r"(.+); Type: TABLE; Schema: (.+); Owner: ")
+_RIGHTS = re.compile(r"; Type: (?:DEFAULT )?ACL; ")
 _PARTITION = re.compile(r" ATTACH PARTITION (\S+) ")
 _VOLATILE = re.compile(r"^(--.*|\\(?:un)?restrict .*|SET .*|SELECT pg_catalog\.set_config\(.*)\n",
                        re.MULTILINE)  # fmt: skip
@@ -59,7 +60,11 @@ def _parts(text: str) -> dict[str, str]:
     pieces = _HEADER.split(text)
     parts = {"settings": _VOLATILE.sub("", pieces[0])}
     for header, body in zip(pieces[1::2], pieces[2::2], strict=True):
-        parts[header] = parts.get(header, "") + _VOLATILE.sub("", body)
+        said = _VOLATILE.sub("", body)
+        if _RIGHTS.search(header):
+            # They are listed in the order of the roles' numbers, which differ between servers.
+            said = "".join(sorted(said.splitlines(keepends=True)))
+        parts[header] = parts.get(header, "") + said
     return parts
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composed
 
 from kb_assets.backup.manifest import Manifest
 from kb_assets.database.connect import conninfo, resolve_urls, unavailable_when_lost
@@ -193,15 +192,8 @@ def _unfinished(connection: psycopg.Connection[Any]) -> bool:
 
 def _is_blank(connection: psycopg.Connection[Any], schemas: set[str]) -> bool:
     """Say whether there is only the schema of a knowledge base, without anything in it."""
-    if not schemas <= _BLANK_SCHEMAS:
-        return False
-    tables = connection.execute(_statements("find_own_tables")).fetchall()
-    checks: list[Composed] = [
-        _statements("has_rows", table=table) for table in tables if table not in _BLANK_TABLES
-    ]
-    if not checks:
-        return False
-    return not any(has for (has,) in connection.execute(SQL(" union all ").join(checks)))
+    written = connection.execute(_statements("find_written_tables")).fetchall()
+    return schemas <= _BLANK_SCHEMAS and set(written) <= _BLANK_TABLES
 
 
 @contextmanager
