@@ -13,18 +13,15 @@ select current_setting('server_version_num')::int / 10000, current_database(), c
 with made as (
     select 'pg_class'::regclass as class, c.oid, c.relnamespace as namespace
     from pg_class c
-    where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c') and c.relpersistence <> 't'
+    where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f') and c.relpersistence <> 't'
     union all
     select 'pg_proc'::regclass, oid, pronamespace from pg_proc
     union all
-    select 'pg_type'::regclass, oid, typnamespace from pg_type where typtype in ('d', 'e', 'r')
+    select 'pg_type'::regclass, t.oid, t.typnamespace
+    from pg_type t left join pg_class c on c.oid = t.typrelid
+    where t.typtype in ('d', 'e', 'r') or c.relkind = 'c'
 )
-select n.nspname, o.identity,
-    format(
-        'drop %s if exists %s cascade',
-        case when o.type = 'composite type' then 'type' else o.type end,
-        o.identity
-    )
+select n.nspname, o.identity, format('drop %s if exists %s cascade', o.type, o.identity)
 from made
 join pg_namespace n on n.oid = made.namespace
 cross join lateral pg_identify_object(made.class, made.oid, 0) o

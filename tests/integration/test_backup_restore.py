@@ -73,7 +73,9 @@ def backup_of(urls: DatabaseUrls, folder: Path, settings: Settings) -> Backup:
     manifest = Manifest(
         id="a-backup",
         number=1,
-        **dict.fromkeys(("started_at", "snapshot_at", "finished_at"), moment),
+        started_at=moment,
+        snapshot_at=moment,
+        finished_at=moment,
         kb_version="1",
         is_encrypted=False,
         files=(),
