@@ -249,13 +249,13 @@ from (
     where {key} {distance} {key} < 0.001 and {condition}
     limit 20
 ) as drawn
-cross join lateral (
+left join lateral (
     select {key} {distance} drawn.key as distance
     from only {table}
     where {condition}
     order by {key} {distance} drawn.key
     limit 1
-) as near;
+) as near on true;
 
 -- name: find_amcheck()
 select n.nspname

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import psycopg
-
 from kb_assets.backup.dump import SCHEMA_FILE
 from kb_assets.backup.manifest import Manifest
 from kb_assets.backup.programs import find_program, run_program
+from kb_assets.backup.target import connected
 from kb_assets.database.names import SPACE_SCHEMA
 
 _HEADER = re.compile(r"^--\n-- Name: (.*)\n--\n", re.MULTILINE)
@@ -33,7 +32,7 @@ def structure_differences(
         url: The other database.
         is_copy: Whether it was restored from this backup.
     """
-    with psycopg.connect(url) as connection:
+    with connected(url) as connection:
         major = connection.info.server_version // 10000
     if major != manifest.server_major:
         note = f"Definitions were not compared: PostgreSQL {major} writes them otherwise."
