@@ -56,6 +56,7 @@ class Contents:
         self._store, self._aging = store, aging
         self._keys_of_notes: dict[str, list[str]] = {}
         self._notes: dict[str, list[Replacement]] = {}
+        self._ends: dict[str, End | None] = {}
         self.objects: dict[date, set[str]] = defaultdict(set)
         self.noted: dict[date, set[str]] = defaultdict(set)
         self.described: set[str] = set()
@@ -82,15 +83,16 @@ class Contents:
         Raises:
             ArchiveCorruptError: A note is damaged.
         """
-        for note in self.notes(key):
-            ends = [self.end(one) for one in note.by]
-            whole = [end for end in ends if end is not None]
-            if len(whole) == len(ends):
-                keys = tuple(dict.fromkeys(one for end in whole for one in end.keys))
-                return End(keys, note.is_rewrite and all(end.is_rewrite for end in whole))
-        if key in self._whole:
-            return End((key,), is_rewrite=True)
-        return None
+        pending, involved = [key], set[str]()
+        while pending:
+            one = pending.pop()
+            if one not in involved and one not in self._ends:
+                involved.add(one)
+                pending += [later for note in self.notes(one) for later in note.by]
+        # What takes a place has a higher number: so it is known before it is asked for.
+        for one in sorted(involved, key=_number, reverse=True):
+            self._ends[one] = self._end(one)
+        return self._ends[key]
 
     def notes(self, key: str) -> list[Replacement]:
         """Return what was to take the place of an object: the last attempt first.
@@ -114,6 +116,15 @@ class Contents:
             return parse_manifest(self._store.read(name), key, self._aging)
         except (NotFoundError, ValueError) as error:
             raise self._damaged(name, error) from error
+
+    def _end(self, key: str) -> End | None:
+        for note in self.notes(key):
+            ends = [self._ends[one] for one in note.by]
+            whole = [end for end in ends if end is not None]
+            if len(whole) == len(ends):
+                keys = tuple(dict.fromkeys(one for end in whole for one in end.keys))
+                return End(keys, note.is_rewrite and all(end.is_rewrite for end in whole))
+        return End((key,), is_rewrite=True) if key in self._whole else None
 
     def _note(self, key: str, name: str) -> Replacement:
         try:
