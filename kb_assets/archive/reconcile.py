@@ -18,7 +18,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from kb_assets.archive.audit import AUDITED
-from kb_assets.archive.contents import Contents
+from kb_assets.archive.contents import Contents, End
 from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.manifest import ObjectFacts
 from kb_assets.archive.plan import Window, window_of
@@ -131,7 +131,7 @@ def _plan(contents: Contents, month: date, known: set[str], cold: Sequence[Segme
     unknown, noted = contents.objects[month] - known, contents.noted[month]
     ends = {key: contents.end(key) for key in (noted if unknown else noted & by_key.keys())}
     needed = {one for end in ends.values() if end is not None for one in end.keys}
-    replaced = {one for key in ends for note in contents.notes(key) for one in (key, *note.by)}
+    replaced = _replaced(contents, ends)
     taken = set[str]()
     for key in sorted(ends.keys() & by_key.keys()):
         end = ends[key]
@@ -149,6 +149,19 @@ def _plan(contents: Contents, month: date, known: set[str], cold: Sequence[Segme
         is_needed = key in contents.described and key not in replaced - needed
         (plan.returning if is_needed else plan.leftovers).append(key)
     return plan
+
+
+def _replaced(contents: Contents, ends: Mapping[str, End | None]) -> set[str]:
+    """Return objects whose rows are elsewhere: of an attempt to rewrite one, too, that failed.
+
+    What a month was archived in may have rows that came after those of the object it replaced.
+    """
+    found = set[str]()
+    for key, end in ends.items():
+        if end is not None:
+            found.add(key)
+            found.update(*(note.by for note in contents.notes(key) if note.is_rewrite))
+    return found
 
 
 def _reconcile_month(
