@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from kb_assets.archive.clean import remove_leftovers
 from kb_assets.archive.plan import manifest_key
+from kb_assets.archive.reconcile import ReconcileReport
 from kb_assets.backup.replay import ReplayReport, replay_erasures
 from kb_assets.database.connect import DatabaseUrls
 from kb_assets.database.embedded import Major
@@ -171,7 +172,7 @@ class Life:
         self._check(backup.written | archived, erased)
         again = self._replay()
         assert (again.hidden, again.finished) == (0, ())
-        assert again.archive == type(again.archive)(), "nothing is left to be done"
+        assert again.archive == ReconcileReport(), "nothing is left to be done"
         return report
 
     def settle(self) -> None:
