@@ -12,7 +12,8 @@ _ENTRY = re.compile(r"(\d+); \d+ \d+ (.+?) ?")
 _TABLE = re.compile(r"TABLE (\S+) (.+) \S+")
 _NEEDS = re.compile(r";\s+depends on:([ \d]+)")
 _SETTINGS = ("ENCODING - ", "STDSTRINGS - ", "SEARCHPATH - ")
-_OF_SCHEMAS = ("SCHEMA - ", "ACL - SCHEMA ", "COMMENT - SCHEMA ", "EXTENSION - ")
+_EXTENSION = "EXTENSION - "
+_OF_SCHEMAS = ("SCHEMA - ", "ACL - SCHEMA ", "COMMENT - SCHEMA ", _EXTENSION)
 _NEVER = ("DATABASE - ", "ACL - DATABASE ", "COMMENT - DATABASE ", "COMMENT - EXTENSION ")
 """What is the administrator's: made before, or nobody else's to change."""
 
@@ -46,7 +47,7 @@ class Entry:
     @property
     def owner(self) -> str:
         """Who owns it; empty for what has no owner."""
-        return self.text.rpartition(" ")[2] if not self.text.startswith("EXTENSION ") else ""
+        return self.text.rpartition(" ")[2] if not self.text.startswith(_EXTENSION) else ""
 
     def is_any(self, kinds: Sequence[str]) -> bool:
         """Say whether it is of one of some kinds."""
@@ -118,6 +119,22 @@ def owners(entries: Iterable[Entry]) -> frozenset[str]:
     return frozenset(one.owner for one in entries if not one.is_any(_SETTINGS)) - {""}
 
 
+def needed_extensions(entries: Collection[Entry]) -> frozenset[str]:
+    """Return the extensions that something in a dump cannot be made without."""
+    needs = {need for one in entries for need in one.needs}
+    return frozenset(
+        one.text.removeprefix(_EXTENSION).strip()
+        for one in entries
+        if one.text.startswith(_EXTENSION) and one.number in needs
+    )
+
+
+def without_extensions(entries: Iterable[Entry], names: Collection[str]) -> tuple[Entry, ...]:
+    """Return all but some extensions."""
+    gone = {f"{_EXTENSION}{name}" for name in names}
+    return tuple(one for one in entries if one.text.strip() not in gone)
+
+
 def choose(
     entries: Sequence[Entry],
     tables: Collection[tuple[str, str]],
@@ -160,7 +177,7 @@ def choose(
         for schema in places - set(present)
         for kind, dash in (("", "- "), ("ACL - ", ""), ("COMMENT - ", ""))
     ]
-    around = (*_SETTINGS, "EXTENSION - ", *made)
+    around = (*_SETTINGS, _EXTENSION, *made)
     taken = [one for one in entries if one.number in chosen or one.is_any(around)]
     left = [one for one in parts if one.number not in chosen and _belongs(one, chosen, known)]
     return taken, left

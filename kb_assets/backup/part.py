@@ -7,11 +7,19 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from kb_assets.backup.listing import Entry, choose, owners, read_listing, split_schemas
+from kb_assets.backup.listing import (
+    Entry,
+    choose,
+    needed_extensions,
+    owners,
+    read_listing,
+    split_schemas,
+    without_extensions,
+)
 from kb_assets.backup.loading import Load, require_same_rows, timed
 from kb_assets.backup.manifest import Manifest, TableFacts
 from kb_assets.backup.programs import find_program
-from kb_assets.backup.restore import RestoreReport
+from kb_assets.backup.restore import RestoreReport, not_needed
 from kb_assets.backup.roles import make_roles
 from kb_assets.backup.target import Target, connected, lock, require_fitting
 from kb_assets.database.statements import Statements
@@ -56,7 +64,6 @@ def restore_part(
         DiskError: A disk is full.
     """
     with connected(url) as connection:
-        require_fitting(connection, manifest)
         lock(connection)
         target = Target.of(connection)
         program = find_program("pg_restore", max(target.major, manifest.server_major))
@@ -65,6 +72,8 @@ def restore_part(
         wanted = [_named(listed, table) for table in tables]
         _require_schemas(listed, schemas)
         entries, left_out = choose(listed, wanted, schemas, target.schemas)
+        require_fitting(connection, manifest, needed_extensions(entries))
+        entries = without_extensions(entries, target.lacks(manifest))
         definitions = [one for one in entries if one.is_any(("TABLE ",))]
         chosen = [
             table
@@ -77,7 +86,7 @@ def restore_part(
             manifest.id, target.database, len(chosen), sum(table.rows for table in chosen)
         )
         report.roles_made = make_roles(connection, (), owners(entries))
-        report.notes = (_AS_IT_WAS, *_told(left_out))
+        report.notes = (_AS_IT_WAS, *_told(left_out), *not_needed(target, manifest))
         try:
             _load(load, entries, chosen, target, report, say)
         except BaseException:

@@ -3,7 +3,7 @@
 What was erased after the backup is erased again before anybody can read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,14 @@ from urllib.parse import quote
 
 import psycopg
 
-from kb_assets.backup.listing import owners, read_listing, split_schemas
+from kb_assets.backup.listing import (
+    Entry,
+    needed_extensions,
+    owners,
+    read_listing,
+    split_schemas,
+    without_extensions,
+)
 from kb_assets.backup.loading import Load, require_same_rows, timed
 from kb_assets.backup.manifest import Manifest, TableFacts
 from kb_assets.backup.programs import find_program
@@ -86,11 +93,12 @@ def restore(
             why=f"It was made by kb_assets {manifest.kb_version}.",
             fix="Upgrade kb_assets.",
         )
-    with claimed(url, manifest) as connection:
+    listed = read_listing(find_program("pg_restore", manifest.server_major), folder, url)
+    with claimed(url, manifest, needed_extensions(listed)) as connection:
         target = Target.of(connection)
         report = RestoreReport(manifest.id, target.database, len(manifest.tables), manifest.rows)
         program = find_program("pg_restore", max(target.major, manifest.server_major))
-        _load(Load(manifest, folder, url, program), connection, report, say)
+        _load(Load(manifest, folder, url, program), listed, connection, report, say)
         if replay is not None:
             say("Erasing again what was erased since the backup.")
             if manifest.revision != head():
@@ -103,16 +111,17 @@ def restore(
 
 def _load(
     load: Load,
+    listed: Sequence[Entry],
     connection: psycopg.Connection[Any],
     report: RestoreReport,
     say: Callable[[str], None],
 ) -> None:
     manifest, seconds = load.manifest, report.seconds
-    listed = read_listing(load.program, load.folder, load.url)
     report.roles_made = make_roles(connection, manifest.roles, owners(listed))
-    lacking, _ = lacking_roles(connection, manifest.roles)
-    report.notes += lacking
-    schemas, others = split_schemas(listed, Target.of(connection).schemas)
+    target = Target.of(connection)
+    report.notes += lacking_roles(connection, manifest.roles)[0] + not_needed(target, manifest)
+    listed = without_extensions(listed, target.lacks(manifest))
+    schemas, others = split_schemas(listed, target.schemas)
     version = "TABLE DATA {} {} ".format(*_VERSION_TABLE)
     others = [one for one in others if not one.text.startswith(version)]
     say("Making tables.")
@@ -128,6 +137,14 @@ def _load(
     say("Building indexes.")
     timed(seconds, "indexes", lambda: load.index(others))
     timed(seconds, "vacuum", lambda: _vacuum(load.url))
+
+
+def not_needed(target: Target, manifest: Manifest) -> tuple[str, ...]:
+    """Say which extensions are left out: nothing that is restored needs them."""
+    return tuple(
+        f"Extension {name} cannot be had here; nothing that is restored needs it."
+        for name in target.lacks(manifest)
+    )
 
 
 def _vacuum(url: str) -> None:

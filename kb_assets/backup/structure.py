@@ -7,7 +7,7 @@ from pathlib import Path
 from kb_assets.backup.dump import SCHEMA_FILE
 from kb_assets.backup.manifest import Manifest
 from kb_assets.backup.programs import find_program, run_program
-from kb_assets.backup.target import connected
+from kb_assets.backup.target import Target, connected
 from kb_assets.database.names import SPACE_SCHEMA
 
 _HEADER = re.compile(r"^--\n-- Name: (.*)\n--\n", re.MULTILINE)
@@ -33,14 +33,19 @@ def structure_differences(
         is_copy: Whether it was restored from this backup.
     """
     with connected(url) as connection:
-        major = connection.info.server_version // 10000
+        target = Target.of(connection)
+    major = target.major
     if major != manifest.server_major:
         note = f"Definitions were not compared: PostgreSQL {major} writes them otherwise."
         return (), (note,)
     file = folder / "compared.sql"
     program = find_program("pg_dump", major)
     run_program(program, ("--schema-only", "--no-sync", f"--file={file}"), url)
+    absent = manifest.extensions.keys() - target.extensions.keys()
     before = _parts((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
+    for name in absent:
+        before.pop(f"{name}; Type: EXTENSION; Schema: -; Owner: -", None)
+        before.pop(f"EXTENSION {name}; Type: COMMENT; Schema: -; Owner: -", None)
     after = _parts(file.read_text(encoding="utf-8"))
     told: tuple[str, ...] = ()
     if not is_copy:

@@ -5,7 +5,7 @@ that nothing takes it for a knowledge base. What a killed restore left is cleare
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,11 @@ class Target:
         major, database, user, extensions, available, schemas = row
         return cls(major, database, user, extensions or {}, available or {}, frozenset(schemas))
 
+    def lacks(self, manifest: Manifest) -> tuple[str, ...]:
+        """Return the extensions of a backup that cannot be had here."""
+        there = {*self.extensions, *self.available}
+        return tuple(name for name in manifest.extensions if name not in there)
+
 
 def find_target(settings: Settings, to_url: str = "") -> str:
     """Return the URL of the database that is restored into.
@@ -97,19 +102,22 @@ def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @contextmanager
-def claimed(url: str, manifest: Manifest) -> Iterator[psycopg.Connection[Any]]:
+def claimed(
+    url: str, manifest: Manifest, extensions: Collection[str]
+) -> Iterator[psycopg.Connection[Any]]:
     """Hold a database that is empty but for what says that it is being filled.
 
     Args:
         url: The database, as a role that may make schemas in it.
         manifest: What comes.
+        extensions: Which extensions that needs.
 
     Raises:
         BackupBusyError: Another restore into it is at work.
         BackupTargetError: It is not empty, too old, lacks an extension, or is not ours to fill.
     """
     with connected(url) as connection:
-        require_fitting(connection, manifest)
+        require_fitting(connection, manifest, extensions)
         lock(connection)
         with _ours(), connection.transaction():
             _empty(connection)
@@ -132,8 +140,15 @@ def lock(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def require_fitting(connection: psycopg.Connection[Any], manifest: Manifest) -> None:
+def require_fitting(
+    connection: psycopg.Connection[Any], manifest: Manifest, extensions: Collection[str]
+) -> None:
     """Make sure that a server can hold what a backup holds.
+
+    Args:
+        connection: In the database.
+        manifest: The backup.
+        extensions: Which of its extensions are needed: some are there for other reasons.
 
     Raises:
         BackupTargetError: It is older than the backup, or lacks an extension.
@@ -145,7 +160,8 @@ def require_fitting(connection: psycopg.Connection[Any], manifest: Manifest) -> 
             why="A backup goes into the same version or a later one.",
             fix=f"Restore into PostgreSQL {manifest.server_major} or later.",
         )
-    for name, version in manifest.extensions.items():
+    for name in sorted(extensions):
+        version = manifest.extensions[name]
         installed = target.extensions.get(name)
         found = installed or target.available.get(name)
         if found is None:

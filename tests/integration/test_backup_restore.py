@@ -11,8 +11,10 @@ import pytest
 
 from kb_assets.backup.compare import compare
 from kb_assets.backup.dump import dump
+from kb_assets.backup.listing import needed_extensions, read_listing, without_extensions
 from kb_assets.backup.manifest import Manifest, RoleFacts
 from kb_assets.backup.part import restore_part
+from kb_assets.backup.programs import find_program
 from kb_assets.backup.restore import restore
 from kb_assets.backup.snapshot import open_snapshot
 from kb_assets.backup.target import claimed, find_target
@@ -236,7 +238,7 @@ def test_a_knowledge_base_without_anything_is_empty(
 
 
 def test_two_at_once_are_one(plain: Backup, target: DatabaseUrls) -> None:
-    with claimed(target.migrator, plain.manifest), pytest.raises(BackupBusyError):
+    with claimed(target.migrator, plain.manifest, ()), pytest.raises(BackupBusyError):
         plain.restore(target.migrator)
 
 
@@ -299,12 +301,49 @@ def test_other_rows_than_were_backed_up_are_refused(
     [({"postgis": "3.4"}, "lacks the extension postgis"), ({"vector": "9.1.0"}, "of 9.1.0")],
 )
 def test_an_extension_that_is_missing_is_told(
-    extensions: dict[str, str], words: str, plain: Backup, target: DatabaseUrls
+    extensions: dict[str, str],
+    words: str,
+    plain: Backup,
+    target: DatabaseUrls,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    needed = frozenset(extensions)
+    monkeypatch.setattr("kb_assets.backup.restore.needed_extensions", lambda _: needed)
     other = replace(plain, manifest=replace(plain.manifest, extensions=extensions))
     with pytest.raises(BackupTargetError, match=words):
         other.restore(target.migrator)
     assert execute(target.migrator, "select to_regnamespace('kb_restore')::text") == [(None,)]
+
+
+def test_an_extension_that_nothing_needs_may_be_missing(
+    plain: Backup, target: DatabaseUrls
+) -> None:
+    extensions = {**plain.manifest.extensions, "pg_stat_statements": "1.10"}
+    toc = plain.folder / "schema.sql"
+    extension = """--
+-- Name: pg_stat_statements; Type: EXTENSION; Schema: -; Owner: -
+--
+
+CREATE EXTENSION IF NOT EXISTS pg_stat_statements WITH SCHEMA public;
+
+
+"""
+    text = toc.read_text()
+    at = text.index("--\n-- Name: vector; Type: EXTENSION")
+    toc.write_text(text[:at] + extension + text[at:])
+    other = replace(plain, manifest=replace(plain.manifest, extensions=extensions))
+    report = other.restore(target.migrator)
+    assert "pg_stat_statements cannot be had here" in report.notes[0]
+    assert other.differences(target.backup) == ()
+
+
+def test_what_an_extension_is_needed_for_is_known(plain: Backup, target: DatabaseUrls) -> None:
+    program = find_program("pg_restore", 16)
+    listed = read_listing(program, plain.folder, target.migrator)
+    assert needed_extensions(listed) == {"vector"}
+    left = without_extensions(listed, ["vector"])
+    assert len(left) == len(listed) - 1
+    assert needed_extensions(left) == frozenset()
 
 
 def test_an_older_server_is_refused(plain: Backup, target: DatabaseUrls) -> None:
