@@ -11,9 +11,6 @@ stay right all the same, because we look before we put, and our keys hold a hash
 
 import hashlib
 import mmap
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,8 +27,15 @@ from kb_assets.object_store.connect import (
     open_store,
     trouble,
 )
-
-_CHUNK_BYTES = 8 * 1024 * 1024
+from kb_assets.object_store.folder import (
+    CHUNK_BYTES,
+    Slice,
+    is_part,
+    make,
+    remove_empty,
+    remove_parts,
+    write,
+)
 
 
 class ObjectStore:
@@ -61,7 +65,7 @@ class ObjectStore:
             self._store = open_store(uri, options or {}, ObjectStoreError, setting=setting)
             return
         try:
-            _make(self._folder)
+            make(self._folder)
             self._store = LocalStore(self._folder)
         except STORE_ERRORS as error:
             raise ObjectStoreError(
@@ -74,20 +78,24 @@ class ObjectStore:
         """Return where an object is, for people: an address, or a path."""
         return f"{self.uri.rstrip('/')}/{key}" if self._folder is None else str(self._folder / key)
 
-    def put_file(self, key: str, file: Path, sha256: bytes) -> None:
-        """Put a file, if it is not there already.
+    def put_file(
+        self, key: str, file: Path, sha256: bytes, *, start: int = 0, size: int | None = None
+    ) -> None:
+        """Put a file or a slice of one, if it is not there already.
 
         Args:
-            key: What it is called; it should hold a hash of the content.
+            key: What it is called; it should hold something that no other content has.
             file: Its content, which nobody changes meanwhile; it goes out in one request.
             sha256: The SHA-256 of the content.
+            start: Where in the file the content begins.
+            size: How many bytes of the file are the content; by default all from `start` on.
 
         Raises:
             ObjectStoreError: Other content is there, or the store refuses us.
             ObjectStoreUnavailableError: It is not there, as far as the store lets us see.
         """
-        size = file.stat().st_size
-        self._put(key, file if size else b"", size, sha256)
+        size = file.stat().st_size - start if size is None else size
+        self._put(key, Slice(file, start, size) if size else b"", size, sha256)
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Put something small, if it is not there already; see `put_file`."""
@@ -105,14 +113,37 @@ class ObjectStore:
         """
         digest = hashlib.sha256()
         with file.open("wb") as target:
-            for chunk in self._chunks(key):
+            for chunk in self.stream(key):
                 target.write(chunk)
                 digest.update(chunk)
             return target.tell(), digest.digest()
 
     def read(self, key: str) -> bytes:
         """Return a small object; see `fetch`."""
-        return b"".join(self._chunks(key))
+        return b"".join(self.stream(key))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Return an object bit by bit; see `fetch`."""
+        try:
+            yield from obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES)
+        except STORE_ERRORS as error:
+            raise self._failure(key, error) from error
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Return the keys below a prefix, in no order.
+
+        Args:
+            prefix: Whole parts of a key, such as `message/`; empty for every key.
+
+        Raises:
+            ObjectStoreError: The store refuses us.
+            ObjectStoreUnavailableError: The store cannot be reached.
+        """
+        try:
+            for page in obstore.list(self._store, prefix):
+                yield from (item["path"] for item in page if not is_part(item["path"]))
+        except STORE_ERRORS as error:
+            raise self._failure(prefix, error) from error
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are fine.
@@ -124,11 +155,19 @@ class ObjectStore:
         for key in keys:
             try:
                 if self._folder is not None:
-                    _remove_parts(self._folder / key)
+                    remove_parts(self._folder / key)
                 obstore.delete(self._store, key)
             except STORE_ERRORS as error:
                 if trouble(error) != "missing":
                     raise self._failure(key, error) from error
+
+    def tidy(self, prefix: str) -> None:
+        """Remove the empty folders below a prefix where nobody puts anything any more.
+
+        A bucket has none.
+        """
+        if self._folder is not None:
+            remove_empty(self._folder / prefix)
 
     def size(self, key: str) -> int | None:
         """Return how many bytes an object has; None if there is none.
@@ -144,7 +183,7 @@ class ObjectStore:
                 return None
             raise self._failure(key, error) from error
 
-    def _put(self, key: str, content: Path | bytes, size: int, sha256: bytes) -> None:
+    def _put(self, key: str, content: Slice | bytes, size: int, sha256: bytes) -> None:
         held = None if self.size(key) is None else self._hash(key)
         unclear: Exception | None = None
         for _ in range(2):
@@ -169,12 +208,12 @@ class ObjectStore:
             )
 
     def _send(
-        self, key: str, content: Path | bytes, size: int, before: Exception | None
+        self, key: str, content: Slice | bytes, size: int, before: Exception | None
     ) -> Exception | None:
         """Send it once; return what makes it unclear whether it arrived, or None if it did."""
         try:
             if self._folder is not None:
-                _write(self._folder, key, content)
+                write(self._folder, key, content)
             else:
                 obstore.put(
                     self._store,
@@ -194,17 +233,11 @@ class ObjectStore:
     def _hash(self, key: str) -> bytes | None:
         digest = hashlib.sha256()
         try:
-            for chunk in self._chunks(key):
+            for chunk in self.stream(key):
                 digest.update(chunk)
         except NotFoundError:
             return None
         return digest.digest()
-
-    def _chunks(self, key: str) -> Iterator[bytes]:
-        try:
-            yield from obstore.get(self._store, key).stream(min_chunk_size=_CHUNK_BYTES)
-        except STORE_ERRORS as error:
-            raise self._failure(key, error) from error
 
     def _failure(self, key: str, error: Exception, *, sent: bool = False) -> KbError:
         why = first_line(error)
@@ -250,51 +283,10 @@ def _folder(uri: str) -> Path | None:
     return None if "://" in uri else Path(uri).expanduser().absolute()
 
 
-def _buffer(content: Path | bytes) -> bytes | mmap.mmap:
+def _buffer(content: Slice | bytes) -> bytes | memoryview:
     """Return what obstore sends as it lies; a path or a file it would hold in memory twice."""
     if isinstance(content, bytes):
         return content
-    with content.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _write(folder: Path, key: str, content: Path | bytes) -> None:
-    """Write a file that is there whole or not at all, even if the machine goes down."""
-    target = folder / key
-    _make(target.parent)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                with content.open("rb") as source:
-                    shutil.copyfileobj(source, file, _CHUNK_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-        target.hardlink_to(part)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync(target.parent)
-
-
-def _remove_parts(target: Path) -> None:
-    """Remove what killed processes left of a file that they were writing."""
-    for part in target.parent.glob(f".{target.name}.*.part"):
-        part.unlink(missing_ok=True)
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and those above it, so that they outlast the machine's going down."""
-    if not folder.is_dir():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with content.file.open("rb") as file:
+        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return whole[content.start : content.start + content.size]

@@ -152,6 +152,49 @@ def test_the_same_can_be_put_again(place: Place, file: Path) -> None:
     assert len(place.objects.keys()) == 1
 
 
+@pytest.mark.parametrize(("start", "size"), [(0, 1), (4095, 100_000), (255_999, None), (7, 0)])
+def test_a_slice_of_a_file_can_be_put(
+    place: Place, file: Path, start: int, size: int | None
+) -> None:
+    wanted = CONTENT[start:] if size is None else CONTENT[start : start + size]
+    place.store().put_file(KEY, file, sha256(wanted), start=start, size=size)
+    assert place.raw == wanted
+    place.store().put_file(KEY, file, sha256(wanted), start=start, size=size)
+
+
+def test_keys_are_listed_by_whole_parts(place: Place) -> None:
+    store = place.store()
+    assert list(store.list()) == []
+    keys = {"a/b", "a/b c/d%20", "a/.x.part/y", "ab/c", "a.json"}
+    for key in keys:
+        store.put_bytes(key, b"x")
+    assert sorted(store.list()) == sorted(keys)
+    assert sorted(store.list("a/")) == sorted(key for key in keys if key.startswith("a/"))
+    assert list(store.list("nothing/")) == []
+
+
+def test_many_keys_are_listed(place: Place) -> None:
+    for number in range(1100):
+        place.objects.write(f"{place.prefix}many/{number}", b"")
+    assert sorted(place.store().list("many/")) == sorted(f"many/{n}" for n in range(1100))
+
+
+def test_empty_folders_are_removed_and_nothing_else(place: Place) -> None:
+    store = place.store()
+    for key in ("a/b/c", "a/d", "e"):
+        store.put_bytes(key, b"x")
+    store.delete(["a/b/c"])
+    store.tidy("a/")
+    store.tidy("nothing/")
+    assert sorted(store.list()) == ["a/d", "e"]
+    if isinstance(place.objects, FolderObjects):
+        assert [found.name for found in (place.objects.folder / "a").iterdir()] == ["d"]
+    store.delete(["a/d"])
+    store.tidy("a/")
+    if isinstance(place.objects, FolderObjects):
+        assert [found.name for found in place.objects.folder.iterdir()] == ["e"]
+
+
 @pytest.mark.parametrize("other", [b"other", bytes(len(CONTENT)), b""])
 def test_other_content_is_never_replaced(place: Place, file: Path, other: bytes) -> None:
     place.overwrite(other)
@@ -438,5 +481,6 @@ def test_a_killed_process_leaves_no_object_and_its_litter_is_deleted(
     store = place.store()
     assert len(place.objects.keys()) == 1
     assert store.size(KEY) is None
+    assert list(store.list()) == []
     store.delete([KEY])
     assert place.objects.keys() == []
