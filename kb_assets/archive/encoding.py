@@ -57,38 +57,45 @@ def _field(values: Any, column: Column, numbered: bool) -> list[Any]:  # noqa: A
     """Return a column as the parts of its fields: what stands before a value, and the value."""
     number = _NUMBERS[column.type].to_bytes(4, "big") if numbered else b""
     width = _WIDTHS.get(column.type)
+    if width is not None and values.null_count == 0:
+        return [_prefixed(_numbers(values, column, width), number + width.to_bytes(4, "big"))]
     if width is None:
         version = _JSONB_VERSION if column.type == "jsonb" else b""
         value = pc.fill_null(values.cast(pa.large_binary()), b"")
         lengths = pc.binary_length(value).to_numpy(zero_copy_only=False) + len(version)
     else:
         version = b""
-        value = _big_endian(values, column, width)
+        value = _prefixed(_numbers(values, column, width), b"")
         lengths = np.full(len(values), width)
-    before = [_scalar(number), _fixed(lengths.astype(">i4"), 4), _scalar(version)]
+    heads = _prefixed(lengths.astype(">i4"), number, version)
     if values.null_count == 0:
-        return [*before, value]
+        return [heads, value]
     missing = pc.is_null(values)
-    heads = pc.binary_join_element_wise(*before, _scalar(b""))
     return [
         pc.if_else(missing, _scalar(number + _NULL), heads),
         pc.if_else(missing, _scalar(b""), value),
     ]
 
 
-def _big_endian(values: Any, column: Column, width: int) -> Any:  # noqa: ANN401
+def _numbers(values: Any, column: Column, width: int) -> Any:  # noqa: ANN401
+    """Return numbers as PostgreSQL sends them; 0 or so where one is missing."""
     whole = values.cast(pa.int64()) if column.type == "timestamptz" else values
     numbers = pc.fill_null(whole, 0).to_numpy(zero_copy_only=False)
     if column.type == "timestamptz":
         numbers = numbers - _EPOCH_MICROSECONDS
-    return _fixed(numbers.astype(f">i{width}"), width)
+    return numbers.astype(f">i{width}")
 
 
-def _fixed(content: Any, width: int) -> Any:  # noqa: ANN401
-    """Return an array of values of equal length."""
-    offsets = np.arange(0, content.nbytes + 1, width, dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+def _prefixed(numbers: Any, before: bytes, after: bytes = b"") -> Any:  # noqa: ANN401
+    """Return an array of values of equal length: some bytes, a number, some more bytes."""
+    size = numbers.dtype.itemsize
+    whole = np.empty((len(numbers), len(before) + size + len(after)), np.uint8)
+    whole[:, : len(before)] = np.frombuffer(before, np.uint8)
+    whole[:, len(before) : len(before) + size] = numbers.view(np.uint8).reshape(-1, size)
+    whole[:, len(before) + size :] = np.frombuffer(after, np.uint8)
+    offsets = np.arange(0, whole.size + 1, whole.shape[1], dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(whole)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(numbers), buffers)
 
 
 def _scalar(value: bytes) -> Any:  # noqa: ANN401

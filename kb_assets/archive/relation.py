@@ -9,6 +9,9 @@ Type = Literal["text", "timestamptz", "jsonb", "int4", "int8", "bytea"]
 ROW_HASH = "row_hash"
 """The column of a file that holds each row's hash, after those of the table."""
 
+RECORD = "record"
+"""What is copied beside a row's columns: the row as `record_send` writes it, which is hashed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -55,15 +58,18 @@ class Aging:
 
     def row_hash(self) -> Composed:
         """Return the expression for the hash of a row that the statement calls `hot`."""
-        names = SQL(", ").join(Identifier("hot", name) for name in self.names)
-        return SQL("sha256(record_send(row({})))").format(names)
+        return SQL("sha256({})").format(self._record())
 
     def copied(self) -> Composed:
-        """Return what is copied of a row that the statement calls `hot`, its hash at the end."""
+        """Return what is copied of a row that the statement calls `hot`, its record at the end."""
         columns = [_copied(column) for column in self.columns]
         return SQL(", ").join(
-            [*columns, SQL("{} as {}").format(self.row_hash(), Identifier(ROW_HASH))]
+            [*columns, SQL("{} as {}").format(self._record(), Identifier(RECORD))]
         )
+
+    def _record(self) -> Composed:
+        names = SQL(", ").join(Identifier("hot", name) for name in self.names)
+        return SQL("record_send(row({}))").format(names)
 
 
 def _copied(column: Column) -> Composed:

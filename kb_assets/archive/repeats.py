@@ -8,42 +8,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
-from kb_assets.archive.memory import TooLargeError
-from kb_assets.archive.plan import SEGMENT_BYTES
 from kb_assets.archive.relation import ROW_HASH, Aging
 
 _BATCH_ROWS = 65_536
-_MOST_BYTES = 4 * SEGMENT_BYTES
 
 
 def part_repeats(rows: Any, aging: Aging, known: Sequence[Path]) -> tuple[Any, Any]:  # noqa: ANN401
     """Part rows from those whose keys are archived already.
 
-    The rows are held in memory, and the files stream by.
+    The files stream by.
 
     Args:
-        rows: A stream of Arrow batches: the table's columns and each row's hash.
+        rows: An Arrow table: the table's columns and each row's hash.
         aging: The table.
         known: Files of what is archived.
 
     Returns:
-        A stream of the other rows, and the repeats' keys and hashes: an Arrow table, or nothing.
-
-    Raises:
-        TooLargeError: The rows are larger than memory is meant for: take fewer at a time.
+        The other rows, and the repeats' keys and hashes: an Arrow table, or nothing.
     """
-    batches, held = [], 0
-    for batch in rows:
-        batches.append(batch)
-        held += batch.nbytes
-        if held > _MOST_BYTES:
-            raise TooLargeError("Rows are too large to be held together.")
-    arrived = pa.Table.from_batches(batches, rows.schema)
-    repeated = _are_known(arrived, aging, known)
+    repeated = _are_known(rows, aging, known)
     if repeated is None:
-        return arrived.to_reader(), None
-    keys = arrived.filter(repeated).select([aging.key, aging.time, ROW_HASH])
-    return arrived.filter(pc.invert(repeated)).to_reader(), keys
+        return rows, None
+    keys = rows.filter(repeated).select([aging.key, aging.time, ROW_HASH])
+    return rows.filter(pc.invert(repeated)), keys
 
 
 def _are_known(arrived: Any, aging: Aging, known: Sequence[Path]) -> Any:  # noqa: ANN401

@@ -2,7 +2,8 @@
 
 A row's hash is the SHA-256 of its columns in PostgreSQL's binary format, as `record_send` writes
 them: independent of time zones, of how numbers are printed, and of the reader. The database
-computes it from the table, this module from the columns that were parsed out of a file.
+sends what is hashed when rows are copied, and computes the hash itself when they are deleted; from
+the columns that were parsed out of a file, this module makes it anew.
 
 Rows together are known by the sum of the first halves of their hashes, modulo 2**128: unlike an
 exclusive or, a sum sees a pair that is there twice.
@@ -14,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from kb_assets.archive.encoding import records
 from kb_assets.archive.relation import Column
@@ -29,13 +31,30 @@ def row_hashes(batch: Any, columns: Sequence[Column]) -> bytes:  # noqa: ANN401
         batch: An Arrow record batch that has these columns; JSON as the text PostgreSQL prints.
         columns: What makes up a row, in the order of the table.
     """
-    if batch.num_rows == 0:
-        return b""
-    rows = records(batch, columns)
+    return b"" if batch.num_rows == 0 else hashes_of(records(batch, columns))
+
+
+def hashes_of(rows: Any) -> bytes:  # noqa: ANN401
+    """Return the hashes of rows, 32 bytes each, one after the other.
+
+    Args:
+        rows: The rows as `record_send` writes them: an Arrow array of binaries, none missing.
+    """
+    width = np.int64 if pa.types.is_large_binary(rows.type) else np.int32
     _, offsets, content = rows.buffers()
+    if len(rows) == 0:
+        return b""
     view = memoryview(content)
-    ends = np.frombuffer(offsets, np.int64, len(rows) + 1, rows.offset * 8).tolist()
+    start = rows.offset * np.dtype(width).itemsize
+    ends = np.frombuffer(offsets, width, len(rows) + 1, start).tolist()
     return b"".join([sha256(view[start:end]).digest() for start, end in pairwise(ends)])
+
+
+def hash_column(hashes: bytes) -> Any:  # noqa: ANN401
+    """Return hashes that lie one after the other as a column: an Arrow array of binaries."""
+    offsets = np.arange(0, len(hashes) + 1, HASH_BYTES, dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(hashes)]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 
 
 def stored_hashes(batch: Any, column: str) -> bytes:  # noqa: ANN401

@@ -1,7 +1,9 @@
 """One segment on its way: entered, copied, uploaded, read back, proven; not yet committed."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, MutableMapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from psycopg.sql import Literal
 
 from kb_assets.archive import store
-from kb_assets.archive.copy import Written, rows_of, snapshot, write_sorted
+from kb_assets.archive.copy import Written, rows_of, snapshot, sorter, write_sorted
 from kb_assets.archive.lease import MonthLease
 from kb_assets.archive.manifest import (
     Made,
@@ -115,24 +117,77 @@ def copies(
         DatabaseUnavailableError: The database was lost.
         DiskError: The local disk is full.
     """
-    left = [(window_of(work.lease.month), rows_per_segment(*measured))]
-    with snapshot(work.run.database.conninfo) as cursor:
-        while left:
-            window, rows = left.pop()
-            with work.run.database.transaction() as connection:
-                work.lease.guard(connection)
-                cut = list(store.windows(connection, table, window, rows))
-            for place, one in enumerate(cut):
-                try:
-                    piece = _copied(work, cursor, table, one, known)
-                except TooLargeError:
-                    # Rows that are larger than the others of their month.
-                    if rows == 1:
-                        raise
-                    left += [(later, rows) for later in reversed(cut[place + 1 :])]
-                    left.append((one, max(1, rows // 8)))
-                    break
+    with (
+        snapshot(work.run.database.conninfo) as cursor,
+        sorter(work.folder / "sorting") as sorting,
+        ThreadPoolExecutor(1) as reading,
+    ):
+        ahead: _Ahead | None = None
+        left = deque(_cut(work, table, window_of(work.lease.month), rows_per_segment(*measured)))
+        while ahead or left:
+            now = ahead or _read(work, reading, cursor, table, left.popleft())
+            ahead = _read(work, reading, cursor, table, left.popleft()) if left else None
+            try:
+                piece = _copied(work, sorting, now, known)
+            except TooLargeError:
+                # Rows that are larger than the others of their month.
+                if now.rows == 1:
+                    raise
+                if ahead is not None:
+                    wait([ahead.arriving])
+                    left.appendleft((ahead.window, ahead.rows))
+                    ahead = None
+                left.extendleft(reversed(_cut(work, table, now.window, max(1, now.rows // 8))))
+            else:
                 yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Rows that are being read: those of a window that has about so many."""
+
+    window: Window
+    rows: int
+    arriving: Future[Any]
+
+
+def _cut(work: Work, table: str, window: Window, rows: int) -> list[tuple[Window, int]]:
+    with work.run.database.transaction() as connection:
+        work.lease.guard(connection)
+        return [(one, rows) for one in store.windows(connection, table, window, rows)]
+
+
+def _read(
+    work: Work,
+    reading: ThreadPoolExecutor,
+    cursor: Any,  # noqa: ANN401
+    table: str,
+    cut: tuple[Window, int],
+) -> _Ahead:
+    window, rows = cut
+    statement = _statements(
+        "copied",
+        copied=work.aging.copied(),
+        table=(SCHEMA, table),
+        low=Literal(window.low),
+        high=Literal(window.high),
+    )
+    return _Ahead(window, rows, reading.submit(rows_of, cursor, statement))
+
+
+def _copied(
+    work: Work,
+    sorting: Any,  # noqa: ANN401
+    ahead: _Ahead,
+    known: tuple[Path, ...],
+) -> Piece:
+    file = work.folder / f"{ahead.window.low:%d-%H%M%S.%f}.parquet"
+    with work.timed("copy"):
+        give_back()
+        rows, repeated = ahead.arriving.result(), None
+        if known:
+            rows, repeated = part_repeats(rows, work.aging, known)
+        return Piece(ahead.window, write_sorted(sorting, rows, file, work.aging), repeated)
 
 
 def enter(work: Work, source: str, window: Window, written: Written) -> Copied:
@@ -163,29 +218,6 @@ def enter(work: Work, source: str, window: Window, written: Written) -> Copied:
         )
         store.note_object(connection, segment, facts)
     return Copied(segment, source, window, written, facts)
-
-
-def _copied(
-    work: Work,
-    cursor: Any,  # noqa: ANN401
-    table: str,
-    window: Window,
-    known: tuple[Path, ...],
-) -> Piece:
-    statement = _statements(
-        "copied",
-        copied=work.aging.copied(),
-        table=(SCHEMA, table),
-        low=Literal(window.low),
-        high=Literal(window.high),
-    )
-    file = work.folder / f"{window.low:%d-%H%M%S.%f}.parquet"
-    with work.timed("copy"):
-        give_back()
-        rows, repeated = rows_of(cursor, statement), None
-        if known:
-            rows, repeated = part_repeats(rows, work.aging, known)
-        return Piece(window, write_sorted(rows, file, work.aging), repeated)
 
 
 def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:

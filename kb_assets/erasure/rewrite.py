@@ -18,7 +18,7 @@ import pyarrow.parquet as parquet
 from psycopg.types.json import Jsonb
 
 from kb_assets.archive.cache import ObjectCache
-from kb_assets.archive.copy import write_sorted
+from kb_assets.archive.copy import sorter, write_sorted
 from kb_assets.archive.lease import month_lease
 from kb_assets.archive.plan import Window
 from kb_assets.archive.relation import MESSAGES
@@ -126,8 +126,9 @@ def _count(file: Path, erased: Mapping[str, int]) -> Counter[int]:
 def _replace(
     work: Work, segment: Segment, file: Path, erased: Mapping[str, int], lost: Counter[int]
 ) -> None:
-    rows = pa.RecordBatchReader.from_batches(schema_of(MESSAGES), _others(file, erased))
-    written = write_sorted(rows, work.folder / f"{segment.id}.parquet", MESSAGES)
+    rows = pa.Table.from_batches(_others(file, erased), schema_of(MESSAGES))
+    with sorter(work.folder / "sorting") as sorting:
+        written = write_sorted(sorting, rows, work.folder / f"{segment.id}.parquet", MESSAGES)
     left = segment.rows - sum(lost.values())
     if written.tally.rows != left:
         raise ArchiveStaleError(f"{written.tally.rows:,} rows were written instead of {left:,}.")

@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 import psycopg
 
-from kb_assets.archive import segment, stage, store
-from kb_assets.archive.copy import Tally
+from kb_assets.archive import copy, segment, stage, store
 from kb_assets.archive.plan import window_of
 from kb_assets.database.connect import Database
 from kb_assets.knowledge_base import KnowledgeBase
@@ -34,7 +33,7 @@ STEPS: dict[str, list[Place]] = {
     "leased": [(stage, "_prepare", "before")],
     "to be closed": [(stage, "_close", "before")],
     "closed": [(stage, "_close", "after")],
-    "being copied": [(Tally, "add", "after")],
+    "being copied": [(copy, "hash_column", "after")],
     "copied": [(segment, "_copied", "after")],
     "noted": [(stage, "enter", "after")],
     "uploaded": [(segment, "fetch_verified", "before")],

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kb_assets.archive import segment, stage
+from kb_assets.archive import copy, stage
 from kb_assets.errors import (
     DatabaseUnavailableError,
     SchemaError,
@@ -71,15 +71,14 @@ def test_the_database_is_lost_while_rows_arrive(
     for number in range(10, 14):
         shelf.append(number, content=f"{number}" * 4_000_000)
     live = len(shelf.oracle.look().live)
-    original = segment.rows_of
+    original = copy._arriving
 
-    def lost(*values: Any) -> Any:
-        rows = original(*values)
+    def lost(rows: Any) -> Iterator[Any]:
         end_other_sessions(shelf.kb.database, spared=0)
-        return rows
+        return original(rows)
 
     with monkeypatch.context() as changed:
-        changed.setattr(segment, "rows_of", lost)
+        changed.setattr(copy, "_arriving", lost)
         with pytest.raises(DatabaseUnavailableError):
             shelf.archive()
     assert len(shelf.oracle.look().live) == live
