@@ -15,12 +15,15 @@ from kb_assets.backup.restore import restore
 from kb_assets.backup.scratch import drill_folder, scratch_database
 from kb_assets.errors import (
     BackupCorruptError,
+    BackupTargetError,
     BackupUntrustedError,
+    DatabaseRefusedError,
     DiskError,
     NotFoundError,
-    PermanentError,
 )
 from kb_assets.settings import Settings
+
+_FAULTS_OF_A_BACKUP = (BackupCorruptError, BackupUntrustedError, BackupTargetError)
 
 
 def drill(
@@ -42,6 +45,8 @@ def drill(
         NotFoundError: The backup is not finished, or is being deleted.
         BackupCorruptError: Its manifest is damaged.
         BackupUntrustedError: It is not signed by us.
+        SettingsError: A URL or a key cannot be used.
+        DatabaseRefusedError: The other database does not show us everything.
         ObjectStoreError: The destination refuses us.
         TransientError: The destination, the scratch server or the disk failed: nothing is proven.
     """
@@ -56,7 +61,12 @@ def drill(
                 _compare_with(place, manifest, from_url, folder, found)
             else:
                 _restore(place, manifest, folder, found)
-    except PermanentError as error:
+    except _FAULTS_OF_A_BACKUP as error:
+        found.failures += (str(error),)
+    except DatabaseRefusedError as error:
+        # The scratch server refuses nothing but what is wrong; somebody else's may refuse us.
+        if from_url:
+            raise
         found.failures += (str(error),)
     found.seconds["total"] = time.monotonic() - clock
     target: Literal["scratch", "url"] = "url" if from_url else "scratch"

@@ -77,6 +77,7 @@ def require_current_schema(connection: psycopg.Connection) -> None:
     if found == known[-1]:
         return
     if found is None:
+        _require_no_restore(connection)
         raise SchemaError("The database has no tables yet.", fix="Run `kb upgrade`.")
     if found in known:
         raise SchemaError(
@@ -89,6 +90,15 @@ def require_current_schema(connection: psycopg.Connection) -> None:
         why=f"This code is older than the database: its last revision is {known[-1]}.",
         fix="Upgrade kb_assets.",
     )
+
+
+def _require_no_restore(connection: psycopg.Connection) -> None:
+    row = connection.execute("select to_regnamespace('kb_restore') is not null").fetchone()
+    if row == (True,):
+        raise SchemaError(
+            "A backup is being restored into the database, or a restore of one broke off.",
+            fix="Let it finish, or run `kb backup restore` again: it starts over.",
+        )
 
 
 def upgrade(migrator_url: str, revision: str = "head") -> None:
@@ -168,7 +178,9 @@ def _run(migrator_url: str, command: "Callable[[Config], None]") -> None:
         psycopg.connect(conninfo(migrator_url, "kb_migrate")) as connection,
     ):
         found = current(connection)
-        if found is not None and found not in revisions():
+        if found is None:
+            _require_no_restore(connection)
+        elif found not in revisions():
             require_current_schema(connection)
         config.attributes["psycopg"] = connection
         with _causes():

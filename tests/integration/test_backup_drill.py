@@ -28,6 +28,7 @@ from kb_assets.database.embedded import Major
 from kb_assets.errors import (
     BackupCorruptError,
     BackupUntrustedError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     DiskError,
     NotFoundError,
@@ -386,8 +387,9 @@ def test_a_database_that_is_not_whole_is_red(
 def test_a_role_that_sees_a_part_proves_nothing(
     manifest: Manifest, place: BackupPlace, settings: Settings, database_urls: DatabaseUrls
 ) -> None:
-    facts = drill(place, place.newest(), settings, from_url=database_urls.caller)
-    assert not facts.passed
+    with pytest.raises(DatabaseRefusedError):
+        drill(place, place.newest(), settings, from_url=database_urls.caller)
+    assert place.newest().drills == ()
 
 
 def test_a_database_that_is_not_there_is_no_failure_of_the_backup(

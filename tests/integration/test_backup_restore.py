@@ -265,8 +265,10 @@ def test_what_ended_early_is_closed_and_started_over(
 ) -> None:
     with ended_at(step) as say:
         odd.restore(superuser(target), replay=tuple, say=say)
-    with psycopg.connect(superuser(target)) as connection, pytest.raises(SchemaError):
+    with psycopg.connect(target.writer) as connection, pytest.raises(SchemaError, match="broke"):
         migrate.require_current_schema(connection)
+    with pytest.raises(SchemaError, match="broke off"):
+        migrate.upgrade(target.migrator)
     odd.restore(superuser(target), replay=tuple)
     assert odd.differences(superuser(target)) == ()
 
