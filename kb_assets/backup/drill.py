@@ -50,7 +50,7 @@ def drill(
         ObjectStoreError: The destination refuses us.
         TransientError: The destination, the scratch server or the disk failed: nothing is proven.
     """
-    manifest = _manifest(entry)
+    manifest = require_whole(entry)
     started, clock = datetime.now(UTC), time.monotonic()
     found = Findings()
     if not entry.is_signed:
@@ -104,7 +104,14 @@ def _compare_with(
     found.merge(compare(manifest, folder, url, is_copy=False))
 
 
-def _manifest(entry: Entry) -> Manifest:
+def require_whole(entry: Entry) -> Manifest:
+    """Return the manifest of a backup that can be restored.
+
+    Raises:
+        NotFoundError: It is not whole, or is being deleted.
+        BackupCorruptError: Its manifest is damaged.
+        BackupUntrustedError: Its manifest is not signed with our key.
+    """
     if entry.state == "whole" and entry.manifest is not None:
         return entry.manifest
     kinds = {"forged": BackupUntrustedError, "damaged": BackupCorruptError}

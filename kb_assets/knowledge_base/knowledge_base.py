@@ -4,12 +4,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kb_assets.knowledge_base.erasing import Erasing
+from kb_assets.knowledge_base.backing_up import BackingUp
 from kb_assets.knowledge_base.judging import Judging
 from kb_assets.settings import Settings
 
 
-class KnowledgeBase(Erasing, Judging):
+class KnowledgeBase(BackingUp, Judging):
     """A knowledge base: its settings, its database, and what can be done with them.
 
     Safe to use from several threads. Connections are opened when they are needed; close it,
