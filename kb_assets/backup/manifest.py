@@ -1,18 +1,15 @@
 """What a backup is: every file with its hash, every table with its rows, and who says so.
 
 A manifest is the last object of a backup to be written. It is one line of canonical JSON and the
-SHA-256 of it; with a key, an HMAC as well, so that nobody else can make one. What is read must be,
-byte for byte, what this module would write.
+SHA-256 of it; with a key, an HMAC as well, so that nobody else can make one; see `seal.py`.
 """
 
-import hmac
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from typing import Any
 
-from kb_assets.errors import BackupCorruptError, BackupUntrustedError
+from kb_assets.backup.seal import seal, unseal
+from kb_assets.errors import BackupCorruptError
 
 MANIFEST_VERSION = 1
 
@@ -182,12 +179,7 @@ def manifest_bytes(manifest: Manifest, key: bytes | None) -> bytes:
         manifest: The backup.
         key: Signs it; None leaves it unsigned.
     """
-    body = _canonical(asdict(manifest))
-    seal = {
-        "sha256": sha256(body).hexdigest(),
-        "hmac_sha256": hmac.new(key, body, sha256).hexdigest() if key else None,
-    }
-    return body + b"\n" + _canonical(seal) + b"\n"
+    return seal(asdict(manifest), key)
 
 
 def parse_manifest(content: bytes, key: bytes | None) -> tuple[Manifest, bool]:
@@ -201,38 +193,8 @@ def parse_manifest(content: bytes, key: bytes | None) -> tuple[Manifest, bool]:
         BackupCorruptError: It is damaged.
         BackupUntrustedError: It is not signed with the key.
     """
-    try:
-        body, seal_line, end = content.split(b"\n")
-        seal, facts = json.loads(seal_line), json.loads(body)
-        signature = seal["hmac_sha256"]
-        is_whole = end == b"" and seal["sha256"] == sha256(body).hexdigest()
-        if not is_whole or seal_line != _canonical(seal) or set(seal) != {"sha256", "hmac_sha256"}:
-            raise ValueError("its own hash is another")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BackupCorruptError(
-            "The manifest of a backup is damaged.",
-            why=str(error),
-            fix="Use another backup; look for what changed this one.",
-        ) from error
-    if key is not None:
-        _require_signed(body, signature, key)
+    facts = unseal(content, key, "The manifest of a backup")
     return _manifest(facts), key is not None
-
-
-def _require_signed(body: bytes, signature: object, key: bytes) -> None:
-    expected = hmac.new(key, body, sha256).hexdigest()
-    if not isinstance(signature, str) or not signature.isascii():
-        raise BackupUntrustedError(
-            "The manifest of a backup is not signed.",
-            why="KB_BACKUP_KEY is set, so every backup must be signed with it.",
-            fix="Find out who made it. If it is yours, unset KB_BACKUP_KEY, and say `--unsigned`.",
-        )
-    if not hmac.compare_digest(signature, expected):
-        raise BackupUntrustedError(
-            "The manifest of a backup is signed with another key.",
-            why="It was forged, or KB_BACKUP_KEY is not the one that it was made with.",
-            fix="Set KB_BACKUP_KEY to the key of that time; otherwise use another backup.",
-        )
 
 
 def _manifest(facts: dict[str, Any]) -> Manifest:
@@ -267,8 +229,3 @@ def _manifest(facts: dict[str, Any]) -> Manifest:
         raise BackupCorruptError(
             "The manifest of a backup lacks something.", why=str(error), fix="Use another backup."
         ) from error
-
-
-def _canonical(value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return text.encode()
