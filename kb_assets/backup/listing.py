@@ -129,10 +129,10 @@ def needed_extensions(entries: Collection[Entry]) -> frozenset[str]:
     )
 
 
-def without_extensions(entries: Iterable[Entry], names: Collection[str]) -> tuple[Entry, ...]:
+def without_extensions(entries: Iterable[Entry], names: Collection[str]) -> list[Entry]:
     """Return all but some extensions."""
     gone = {f"{_EXTENSION}{name}" for name in names}
-    return tuple(one for one in entries if one.text.strip() not in gone)
+    return [one for one in entries if one.text.strip() not in gone]
 
 
 def choose(

@@ -6,10 +6,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -199,7 +199,7 @@ def test_what_is_no_backup_is_not_drilled(
 def test_without_room_nothing_is_proven(
     manifest: Manifest, place: BackupPlace, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "total used free")(100, 0, 100)
+    usage = SimpleNamespace(total=100, used=0, free=100)
     monkeypatch.setattr("kb_assets.backup.drill.shutil.disk_usage", lambda _: usage)
     with pytest.raises(DiskError, match="no room for a drill"):
         drill(place, place.newest(), settings)
