@@ -17,10 +17,13 @@ Exit codes are stable:
     10   documents are in quarantine (only with `kb index --strict`)
     11   the mass-delete guard keeps documents that are gone from their source
     12   documents wait: they are not published yet
-    13   a check failed (`kb index`, `kb doctor`), or the verdict of `kb eval`
+    13   a check failed (`kb index`, `kb doctor`, `kb backup drill`), or the verdict of `kb eval`
     14   nothing is published, because retrieval fails (quality.block_publish)
     15   an object of the archive is gone, damaged, or not what its manifest says
-    16   the archive's store is missing, refuses us, or holds other bytes than ours
+    16   the store of the archive or of backups is missing, refuses us, or holds other bytes
+    17   a backup is damaged, or not what its manifest says
+    18   a backup is not signed, or not with our key
+    19   a database cannot be restored into: not empty, too old, or lacking something
     75   a database, store or provider cannot be reached, or a shard is busy: try again
     130  interrupted
 

@@ -1,7 +1,5 @@
 """`kb archive`: old messages leave the database, stay one query away, and come back."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
 from math import isfinite
@@ -13,7 +11,7 @@ from kb_assets.cli import exits
 from kb_assets.cli.session import COMMON_OPTIONS, KbCommand, Session, pass_session
 
 if TYPE_CHECKING:
-    from kb_assets.archive.audit import AuditReport, SegmentVerdict, Watch
+    from kb_assets.archive.audit import AuditReport, SegmentVerdict
     from kb_assets.archive.months import ArchivedMonth
     from kb_assets.archive.read import QueryResult
     from kb_assets.archive.restore import RestoreReport
@@ -96,9 +94,10 @@ def verify(session: Session) -> int:
 
     Exits 15 if one is damaged, after all of them were looked at.
     """
+    from kb_assets.cli.output import watching
     from kb_assets.errors import ArchiveCorruptError
 
-    with session.knowledge_base() as kb, _watching() as watch:
+    with session.knowledge_base() as kb, watching("Reading") as watch:
         report = kb.verify_archive(watch=watch)
     if session.as_json:
         from kb_assets.cli.output import print_json
@@ -131,22 +130,6 @@ def restore(session: Session, month: datetime, hold_days: int) -> int:
     else:
         _print_restored(report)
     return exits.DONE
-
-
-@contextmanager
-def _watching() -> "Iterator[Watch]":
-    """Show on a terminal how many objects were looked at, and how long the rest will take."""
-    from kb_assets.cli.output import error_console
-
-    out = error_console()
-    if not out.is_terminal:
-        yield lambda done, of: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=out, transient=True) as progress:
-        task = progress.add_task("Reading", total=None)
-        yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 def _print_run(report: "ArchiveReport") -> None:

@@ -13,6 +13,7 @@ import click
 from kb_assets.cli import exits
 from kb_assets.cli.archive import archive
 from kb_assets.cli.ask import ask
+from kb_assets.cli.backup import backup
 from kb_assets.cli.dev import dev
 from kb_assets.cli.doctor import doctor
 from kb_assets.cli.erase import erase
@@ -40,7 +41,10 @@ Exit codes:
   5 source or message refused   13 a check failed, or kb eval's verdict
   6 a provider refuses          14 not published: retrieval fails
   7 space not usable            15 an object of the archive is damaged
-                                16 the archive's store is missing or refuses
+                                16 a store of archive or backups refuses
+                                17 a backup is damaged
+                                18 a backup is not signed by us
+                                19 not fit to restore into, or not empty
                                 75 not reachable or busy: try again
                                130 interrupted
 
@@ -86,6 +90,7 @@ for _command in (
     messages,
     archive,
     erase,
+    backup,
     dev,
     upgrade,
 ):

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -31,6 +32,20 @@ def console() -> Console:
 def error_console() -> Console:
     """Return the console for progress and errors."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def watching(words: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how much of how much is done, and how long the rest will take."""
+    out = error_console()
+    if not out.is_terminal:
+        yield lambda done, of: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=out, transient=True) as progress:
+        task = progress.add_task(words, total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
