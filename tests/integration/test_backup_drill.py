@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kb_assets.backup.place import BackupPlace
 
 from kb_assets.backup import drill as drilling
 from kb_assets.backup.compare import Findings, compare
 from kb_assets.backup.drill import drill
 from kb_assets.backup.manifest import Manifest, RoleFacts
+from kb_assets.backup.place import BackupPlace
 from kb_assets.backup.restore import restore
 from kb_assets.backup.scratch import drill_folder
 from kb_assets.backup.stage import make_backup
