@@ -110,6 +110,7 @@ def print_restored(report: "RestoreReport", *, is_whole: bool) -> None:
         _say(f"These roles were made, and have no password: {', '.join(report.roles_made)}.")
     if is_whole:
         _say("Now look: `kb doctor`, `kb status`, `kb search`; then `kb index`.")
+        _say("The next backup counts once it was restored: `kb backup run`, `kb backup drill`.")
 
 
 def print_plan(plan: "Plan", done: str) -> None:
