@@ -28,6 +28,23 @@ class ReplayReport:
     finished: tuple[Erasure, ...]
     archive: "ReconcileReport | None"
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What happened in sentences, problems last."""
+        lines = [f"Erased again: {self.hidden} of {self.requests} subjects of the ledger."]
+        if self.archive is None:
+            return tuple(lines)
+        if self.archive.replaced:
+            lines.append(f"Replaced in the archive since the backup: {self.archive.replaced}.")
+        if self.archive.months:
+            months = ", ".join(f"{month:%Y-%m}" for month in self.archive.months)
+            lines.append(
+                f"Came back from the archive: {months}, {self.archive.rows:,} messages that the "
+                "database did not have; the next run of the archive takes them again."
+            )
+        lines += (f"To be looked at: {problem}" for problem in self.archive.problems)
+        return tuple(lines)
+
 
 def replay_erasures(
     run: Run, archive_store: ObjectStore | None, backup_store: ObjectStore

@@ -184,8 +184,11 @@ def test_months_that_left_after_the_backup_come_back_with_what_it_did_not_have(
     )
 
     restored = restore()
-    report = replayed(restored)
+    told = replay(restored)
+    report = told.archive
+    assert report is not None
     assert (report.months, report.rows) == ([JANUARY, FEBRUARY], 3)
+    assert "2025-01, 2025-02, 3 messages" in told.told[1]
     assert seen(restored) == ["a0", "a1", "b0", "b1"]
     window = restored.messages.window("a", max_tokens=100)
     assert ([one.id for one in window.messages], window.earlier) == (["a0", "a1"], 0)
@@ -320,10 +323,17 @@ def test_damage_keeps_its_own_month_as_it_is(kb: KnowledgeBase, back_up: BackUp)
     bad.write_bytes(content[:-1])
 
     restored = restore()
-    report = replayed(restored)
+    told = replay(restored)
+    report = told.archive
+    assert report is not None
     assert report.replaced == 1
     [problem] = report.problems
     assert problem.startswith("2025-01: ")
+    assert told.told == (
+        "Erased again: 1 of 1 subjects of the ledger.",
+        "Replaced in the archive since the backup: 1.",
+        f"To be looked at: {problem}",
+    )
     assert str(bad) in problem
     assert seen(restored) == ["b0", "b1"], "written anew from the old object, which is still there"
     assert rows_of(restored, "select id from kb.archive_segment where state = 'stale'") == []
