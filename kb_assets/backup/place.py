@@ -83,10 +83,10 @@ class BackupPlace:
         names = defaultdict[str, set[str]](set)
         for key in self.store.list():
             backup_id, _, name = key.partition("/")
-            if name and began_at(backup_id):
-                names[backup_id].add(name)
+            names[backup_id].add(name)
         with ThreadPoolExecutor(_READERS, "backup-list") as pool:
-            found = list(pool.map(lambda one: self._entry(*one), names.items()))
+            ours = [one for one in names if began_at(one)]
+            found = list(pool.map(lambda one: self._entry(one, names[one]), ours))
         return tuple(sorted(found, key=lambda entry: (entry.number, entry.id), reverse=True))
 
     def newest(self) -> Entry:
@@ -225,12 +225,7 @@ class BackupPlace:
                 secret.decrypt(folder / file.name)
 
     def note_drill(self, facts: DrillFacts) -> None:
-        """Put what a drill found beside the backup.
-
-        Raises:
-            ObjectStoreError: The store refuses us.
-            ObjectStoreUnavailableError: The store cannot be reached.
-        """
+        """Put what a drill found beside the backup; see `put`."""
         stamp = f"{datetime.fromisoformat(facts.started_at).astimezone(UTC):%Y%m%dT%H%M%SZ}"
         key = f"{facts.id}/{DRILLS}{stamp}-{secrets.token_hex(4)}.json"
         self.store.put_bytes(key, drill_bytes(facts, self._key))
