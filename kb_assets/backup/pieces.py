@@ -210,10 +210,7 @@ def at_once(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[R
     After an error nothing more is begun.
     """
     with ThreadPoolExecutor(_AT_ONCE, "backup-place") as pool:
-        try:
-            yield from pool.map(work, items)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        yield from pool.map(work, items)
 
 
 @contextmanager

@@ -355,6 +355,7 @@ def everything(store: ObjectStore, file: Path) -> list[Callable[[], object]]:
         lambda: store.read(KEY),
         lambda: store.fetch(KEY, file.with_name("copy")),
         lambda: store.delete([KEY]),
+        lambda: list(store.list()),
     ]
 
 

@@ -51,9 +51,9 @@ def test_every_flipped_bit_and_every_cut_is_seen(key: bytes | None) -> None:
                 unseal(bytes(changed), key, "It")
         with pytest.raises(BackupCorruptError, match="It is damaged"):
             unseal(content[:at], key, "It")
-    for more in (b"\n", b" ", content):
+    for other in (content + b"\n", content + b" ", content * 2, content[:-1] + b" \n"):
         with pytest.raises(BackupCorruptError):
-            unseal(content + more, key, "It")
+            unseal(other, key, "It")
 
 
 @pytest.mark.parametrize(
