@@ -46,6 +46,7 @@ def test_the_file_may_be_named_by_a_variable(config: Path, monkeypatch: pytest.M
         ("[splitting]\nsise = 10", "sise"),
         ("[embedding]\nprovider = 'magic'", "module:factory"),
         ("[embedding]\ndimensions = 4001", "4000"),
+        ("[backup]\nkeep_daily = 0", "keep_daily"),
         ("this is not toml", "not TOML"),
     ],
 )
