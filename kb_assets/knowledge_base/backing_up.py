@@ -4,8 +4,10 @@ import uuid
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from kb_assets.database.connect import Database
+from kb_assets.database.provision import WRITER
 from kb_assets.database.run import Run
 from kb_assets.errors import BackupUntrustedError
 from kb_assets.knowledge_base.connections import opened_once
@@ -155,10 +157,18 @@ class BackingUp(Erasing):
         from kb_assets.backup.replay import replay_erasures
 
         archive = self.archive_store if self.settings.archive else None
-        with Database(url, application_name="kb_assets restore") as database:
+        writer = _as_writer(url, manifest)
+        with Database(writer, application_name="kb_assets restore") as database:
             run = Run(database, self.settings, f"restore-{manifest.id}")
-            report = replay_erasures(run, archive, self.backup_store)
-        return (f"Erased again: {report.hidden} of {report.requests} subjects of the ledger.",)
+            return replay_erasures(run, archive, self.backup_store).told
+
+
+def _as_writer(url: str, manifest: "Manifest") -> str:
+    """Return a URL that acts as the writer: row-level security keeps owners from COPY."""
+    if all(role.name != WRITER for role in manifest.roles):
+        return url
+    between = "&" if "?" in url else "?"
+    return f"{url}{between}options={quote(f'-c role={WRITER}')}"
 
 
 def _untrusted(backup: str) -> BackupUntrustedError:

@@ -1,9 +1,12 @@
 """`kb` with a database of the test's own."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kb_assets.database.connect import DatabaseUrls
@@ -17,6 +20,20 @@ def bare(tmp_path: Path) -> CommandLine:
     """`kb` in an empty folder, with no database."""
     nowhere = "postgresql://nobody@127.0.0.1:9/nothing"
     return CommandLine(tmp_path, {"KB_DATABASE_URL": nowhere})
+
+
+@pytest.fixture
+def fresh() -> Iterator[CommandLine]:
+    """`kb` in an empty folder, with the embedded server; stopped at the end."""
+    # Not in pytest's folders: as root the server runs as another account, kept out of there.
+    folder = Path(tempfile.mkdtemp(prefix="kb-cli-"))
+    folder.chmod(0o755)
+    yield CommandLine(folder)
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(str(folder) in word for word in words):
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

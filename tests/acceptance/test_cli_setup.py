@@ -5,31 +5,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import tomllib
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.acceptance.command_line import COMMAND, CommandLine, started, write
-
-
-@pytest.fixture
-def fresh() -> Iterator[CommandLine]:
-    """`kb` in an empty folder, with the embedded server; stopped at the end."""
-    # Not in pytest's folders: as root the server runs as another account, kept out of there.
-    folder = Path(tempfile.mkdtemp(prefix="kb-cli-"))
-    folder.chmod(0o755)
-    yield CommandLine(folder)
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(folder) in word for word in words):
-            process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_of(folder: Path) -> dict:
