@@ -1,5 +1,6 @@
 """What docker-compose.yml and deploy/ promise, as far as it shows without a container engine."""
 
+import configparser
 import fnmatch
 import os
 import re
@@ -157,6 +158,33 @@ def test_an_index_build_fits_into_the_database_container():
     buffers = size(re.search(r"^shared_buffers = (\w+)", conf, re.MULTILINE)[1])
     assert size(service["shm_size"]) > _MOST_MEMORY_BYTES
     assert buffers + size(service["shm_size"]) < limit
+
+
+def test_pgbackrest_is_off_until_it_is_named_and_fits_the_database():
+    assert "pgbackrest" not in COMPOSE
+    addition = yaml.safe_load((ROOT / "deploy/pgbackrest.yml").read_text(encoding="utf-8"))
+    assert set(addition["services"]) == {"postgres"}
+    postgres = addition["services"]["postgres"]
+    built_from = re.findall(r"^FROM (.+)$", postgres["build"]["dockerfile_inline"], re.MULTILINE)
+    assert built_from == [SERVICES["postgres"]["image"]]
+    command = SERVICES["postgres"]["command"]
+    assert postgres["command"][: len(command)] == command
+    settings = dict(word.split("=", 1) for word in postgres["command"] if "=" in word)
+    assert settings["archive_mode"] == "on"
+    conf = configparser.ConfigParser()
+    conf.read(ROOT / "deploy/pgbackrest.conf")
+    (stanza,) = set(conf.sections()) - {"global"}
+    assert settings["archive_command"] == f"pgbackrest --stanza={stanza} archive-push %p"
+    mounts = [volume.split(":") for volume in SERVICES["postgres"]["volumes"]]
+    assert conf[stanza]["pg1-path"] in {inside for _, inside, *_ in mounts}
+    for source, inside, *_ in (volume.split(":") for volume in postgres["volumes"]):
+        if source.startswith("."):
+            assert (ROOT / source).exists()
+        else:
+            assert source in addition["volumes"]
+            assert inside == conf["global"]["repo1-path"]
+    runbook = (ROOT / "docs/backup.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--stanza=(\S+)", runbook)) == {stanza}
 
 
 # Secrets.
