@@ -76,8 +76,9 @@ class Entry:
 
     @property
     def is_good(self) -> bool:
-        """Whether it is whole, and its newest drill passed."""
-        return self.state == "whole" and bool(self.drills) and self.drills[0].passed
+        """Whether it is whole, and was restored: the newest drill that did so passed."""
+        own = [drill.passed for drill in self.drills if drill.target == "scratch"]
+        return self.state == "whole" and own[:1] == [True]
 
 
 @dataclass(frozen=True, slots=True)

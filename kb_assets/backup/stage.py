@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 
-import kb_assets
 from kb_assets.archive.workplace import workplace
 from kb_assets.backup.contents import Contents
 from kb_assets.backup.dump import dump
@@ -80,7 +80,7 @@ def _draft(backup_id: str, began: datetime, taken_at: datetime, contents: Conten
         started_at=_moment(began),
         snapshot_at=_moment(taken_at),
         finished_at="",
-        kb_version=kb_assets.__version__,
+        kb_version=version("kb-assets"),
         server=contents.server,
         extensions=contents.extensions,
         revision=contents.revision,

@@ -7,6 +7,8 @@ import dagster as dg
 from kb_assets.defs.archive import message_archive_asset
 from kb_assets.defs.archive_checks import archive_checks
 from kb_assets.defs.automation import automation_sensor
+from kb_assets.defs.backup import database_backup_asset
+from kb_assets.defs.backup_checks import backup_checks
 from kb_assets.defs.checks import index_checks
 from kb_assets.defs.chunks import document_chunks_asset
 from kb_assets.defs.documents import raw_documents_asset
@@ -17,6 +19,8 @@ from kb_assets.defs.resources import KNOWLEDGE_BASE, KnowledgeBaseResource
 from kb_assets.defs.schedules import (
     archive_messages_job,
     archive_messages_schedule,
+    back_up_database_job,
+    back_up_database_schedule,
     index_documents_job,
     index_documents_schedule,
 )
@@ -42,14 +46,20 @@ def build_definitions(
             published_documents_asset(settings),
             vector_index_asset(settings),
             message_archive_asset(settings),
+            database_backup_asset(settings),
         ]
-        checks, automated = [*index_checks(), *archive_checks()], ["vector_index"]
+        checks = [*index_checks(), *archive_checks(), *backup_checks()]
+        automated = ["vector_index"]
         if settings.quality.questions is not None:
             assets.append(retrieval_quality_asset(settings))
             checks.append(retrieval_quality_holds)
             automated.append("retrieval_quality")
-    job = index_documents_job()
-    jobs, schedules = [job], [index_documents_schedule(settings, job)]
+    job, backing_up = index_documents_job(), back_up_database_job()
+    jobs = [job, backing_up]
+    schedules = [
+        index_documents_schedule(settings, job),
+        back_up_database_schedule(settings.backup, backing_up),
+    ]
     if settings.archive is not None:
         archiving = archive_messages_job()
         jobs.append(archiving)

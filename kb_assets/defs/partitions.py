@@ -8,7 +8,7 @@ from itertools import pairwise
 import dagster as dg
 
 from kb_assets.fingerprints import Shard
-from kb_assets.settings import ArchiveSettings, Settings
+from kb_assets.settings import ArchiveSettings, BackupSettings, Settings
 
 GROUP = "index"
 """The group of the index's assets."""
@@ -19,6 +19,12 @@ ARCHIVE = "message_archive"
 ARCHIVE_GROUP = "archive"
 """The group of what becomes of old messages."""
 
+BACKUP = "database_backup"
+"""The asset of backups."""
+
+BACKUP_GROUP = "backup"
+"""The group of what outlives the database."""
+
 EXECUTION_VARIABLE = "KB_EXECUTION"
 """`cluster` makes every shard a run of its own, which Dagster's launchers spread."""
 
@@ -26,7 +32,7 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 
-_MONTH = "%Y-%m"
+_DAY, _MONTH = "%Y-%m-%d", "%Y-%m"
 
 SHARD_TAG = "kb/shard"
 """Which shard a run works on, or from which to which: one such run goes at a time."""
@@ -56,6 +62,18 @@ def month_key(month: date) -> str:
 def month_of_key(key: str) -> date:
     """Return the first day of a partition's month."""
     return date.fromisoformat(f"{key}-01")
+
+
+def day_partitions(backup: BackupSettings) -> dg.DailyPartitionsDefinition:
+    """Return the partitions of backups: from `backup.first_day` to the current day."""
+    return dg.DailyPartitionsDefinition(
+        day_key(backup.first_day), timezone=backup.timezone, fmt=_DAY, end_offset=1
+    )
+
+
+def day_key(day: date) -> str:
+    """Return the partition key of a day, such as `2025-03-01`."""
+    return day.strftime(_DAY)
 
 
 def backfill_policy() -> dg.BackfillPolicy:

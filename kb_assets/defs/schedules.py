@@ -1,7 +1,8 @@
-"""The jobs that bring the index up to date and archive messages, and what starts them."""
+"""The jobs: the index brought up to date, messages archived, the database backed up."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -10,7 +11,9 @@ from kb_assets.defs.archive_checks import archive_checks
 from kb_assets.defs.failures import NO_RUN_RETRIES
 from kb_assets.defs.partitions import (
     ARCHIVE,
+    BACKUP,
     SHARD_TAG,
+    day_key,
     month_key,
     month_partitions,
     month_tags,
@@ -23,11 +26,13 @@ from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
-from kb_assets.settings import ArchiveSettings, Settings
+from kb_assets.settings import ArchiveSettings, BackupSettings, Settings
 
 JOB = "index_documents"
 
 ARCHIVE_JOB = "archive_messages"
+
+BACKUP_JOB = "back_up_database"
 
 SHARD_ASSETS = ("raw_documents", "document_chunks", "chunk_embeddings", "published_documents")
 
@@ -122,9 +127,7 @@ def archive_messages_schedule(
         knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
     ) -> dg.RunRequest | dg.SkipReason:
         moment = context.scheduled_execution_time
-        end_abandoned_runs(context.instance)
-        going = dg.RunsFilter(job_name=ARCHIVE_JOB, statuses=list(_GOING))
-        if context.instance.get_runs(going, limit=1):
+        if _is_going(ARCHIVE_JOB, context.instance):
             return dg.SkipReason("The last run is still going, or waits its turn.")
         with knowledge_base.opened() as kb:
             due, is_used = _due(kb, archive, moment)
@@ -140,6 +143,49 @@ def archive_messages_schedule(
         )
 
     return schedule
+
+
+def back_up_database_job() -> UnresolvedAssetJobDefinition:
+    """Return the job: a backup of now, and the drill that proves it."""
+    return dg.define_asset_job(
+        BACKUP_JOB,
+        selection=dg.AssetSelection.assets(BACKUP),
+        executor_def=dg.in_process_executor,
+        tags=NO_RUN_RETRIES,
+        description="Backs the database up, deletes backups that are kept no longer, reads the "
+        "new one back, and restores it into a server of its own.",
+    )
+
+
+def back_up_database_schedule(
+    backup: BackupSettings, job: UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Return the schedule; it runs by itself, for who loses a database has not asked for that."""
+
+    @dg.schedule(
+        job=job,
+        name=f"{BACKUP_JOB}_schedule",
+        cron_schedule=backup.cron,
+        execution_timezone=backup.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Starts back_up_database for today. A day that was missed stays without: a "
+        "backup is of now.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if _is_going(BACKUP_JOB, context.instance):
+            return dg.SkipReason("The last run is still going, or waits its turn.")
+        today = day_key(datetime.now(ZoneInfo(backup.timezone)))
+        return dg.RunRequest(
+            run_key=context.scheduled_execution_time.isoformat(), partition_key=today
+        )
+
+    return schedule
+
+
+def _is_going(job: str, instance: dg.DagsterInstance) -> bool:
+    end_abandoned_runs(instance)
+    going = dg.RunsFilter(job_name=job, statuses=list(_GOING))
+    return bool(instance.get_runs(going, limit=1))
 
 
 def _cut(settings: Settings) -> list[tuple[Shard, ...]]:

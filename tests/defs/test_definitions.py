@@ -23,7 +23,7 @@ ASSETS = {
     "published_documents",
     "vector_index",
 }
-ARCHIVE = "message_archive"
+ARCHIVE, BACKUP = "message_archive", "database_backup"
 CHECKS = {
     "no_document_vanished_by_accident",
     "vectors_are_sound",
@@ -38,6 +38,7 @@ ARCHIVE_CHECKS = {
     "hot_and_cold_are_disjoint",
     "nothing_old_is_left_hot",
 }
+BACKUP_CHECKS = {"backup_matches_manifest", "backup_restores", "backup_is_fresh"}
 HEAVY = (
     *("openai", "pyarrow", "duckdb", "obstore", "adbc_driver_postgresql"),
     *("torch", "trafilatura", "onnxruntime", "pypdfium2"),
@@ -101,9 +102,9 @@ def test_a_kb_toml_without_sources_is_valid(tmp_path: Path) -> None:
 def test_all_assets_and_checks_are_there(settings: Settings) -> None:
     definitions = build_definitions(settings)
 
-    assert set(specs(settings)) == {*ASSETS, ARCHIVE}
+    assert set(specs(settings)) == {*ASSETS, ARCHIVE, BACKUP}
     checks = definitions.resolve_asset_graph().asset_check_keys
-    assert {key.name for key in checks} == CHECKS | ARCHIVE_CHECKS
+    assert {key.name for key in checks} == CHECKS | ARCHIVE_CHECKS | BACKUP_CHECKS
 
 
 def test_every_asset_says_what_it_is_and_whose(settings: Settings) -> None:
@@ -111,11 +112,14 @@ def test_every_asset_says_what_it_is_and_whose(settings: Settings) -> None:
         assert spec.description and len(spec.description) > 80, name
         assert spec.owners == ["team:docs"], name
         assert "postgres" in spec.kinds, name
-        assert spec.group_name == ("archive" if name == ARCHIVE else "index"), name
+        groups = {ARCHIVE: "archive", BACKUP: "backup"}
+        assert spec.group_name == groups.get(name, "index"), name
 
 
 def test_every_asset_shows_described_columns(settings: Settings) -> None:
     for name, spec in specs(settings).items():
+        if name == BACKUP:  # has files, no table
+            continue
         columns = spec.metadata["dagster/column_schema"].columns
         assert all(column.description and column.type for column in columns), name
 
@@ -140,6 +144,7 @@ def test_every_shard_is_a_partition_of_every_asset_of_documents(settings: Settin
 
     assert partitions.pop("vector_index") is None
     assert isinstance(partitions.pop(ARCHIVE), dg.MonthlyPartitionsDefinition)
+    assert isinstance(partitions.pop(BACKUP), dg.DailyPartitionsDefinition)
     for definition in partitions.values():
         assert definition is not None
         assert definition.get_partition_keys() == [f"wiki-{n:02}-of-04" for n in range(1, 5)]
