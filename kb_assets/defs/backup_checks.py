@@ -70,7 +70,8 @@ def database_backup_checks(
             yield result
     if measured:
         # Numbers of checks are not plotted; those of observations are.
-        context.log_event(dg.AssetObservation(BACKUP, partition=today, metadata=measured))
+        plotted = dg.AssetObservation(BACKUP, partition=today, metadata=measured)
+        context.op_execution_context.log_event(plotted)
 
 
 def _matches(kb: KnowledgeBase) -> dg.AssetCheckResult:

@@ -404,7 +404,10 @@ def test_there_is_a_schedule_only_with_a_section_for_it(kb: KnowledgeBase) -> No
     assert made.cron_schedule == "5 4 * * *"
     assert made.execution_timezone == "Europe/Berlin"
     assert made.default_status == dg.DefaultScheduleStatus.RUNNING
-    assert {one.name for one in without.schedules or ()} == {"index_documents_schedule"}
+    assert {one.name for one in without.schedules or ()} == {
+        "index_documents_schedule",
+        "back_up_database_schedule",
+    }
     assert without.resolve_asset_graph().has(ARCHIVE)
 
 
