@@ -183,8 +183,17 @@ def test_pgbackrest_is_off_until_it_is_named_and_fits_the_database():
         else:
             assert source in addition["volumes"]
             assert inside == conf["global"]["repo1-path"]
-    runbook = (ROOT / "docs/backup.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"--stanza=(\S+)", runbook)) == {stanza}
+    told = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--stanza=(\S+)", told)) == {stanza}
+
+
+def test_what_is_told_of_compose_names_services_that_are_there():
+    told = (ROOT / "docs/deploy.md").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = re.findall(r"^(?:docker compose|kbc) (?:exec|run|stop) (.+)$", told, re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = [word for word in command.split() if word in SERVICES]
+        assert words, command
 
 
 # Secrets.
