@@ -168,15 +168,25 @@ def drill_bytes(facts: DrillFacts, key: bytes | None) -> bytes:
     return seal(asdict(facts), key)
 
 
-def read_drill(content: bytes, backup_id: str, key: bytes | None) -> DrillFacts:
-    """Return a drill's report; one that failed if it cannot be believed."""
+def drill_stamp(facts: DrillFacts) -> str:
+    """Return what the name of a drill's report begins with, so that names sort by time."""
+    return f"{DRILLS}{datetime.fromisoformat(facts.started_at).astimezone(UTC):%Y%m%dT%H%M%SZ}-"
+
+
+def read_drill(content: bytes, backup_id: str, name: str, key: bytes | None) -> DrillFacts:
+    """Return a drill's report; one that failed if it cannot be believed.
+
+    An old one under a new name is not: it would hide what drills found since.
+    """
     what = f"A report of a drill of backup {backup_id}"
     try:
         unseal(content, key, what)
         facts = _DRILL_FACTS.validate_json(content.split(b"\n")[0], strict=True)
         if facts.id != backup_id:
             raise BackupCorruptError(f"{what} is that of {facts.id}.")
-    except ValidationError as error:
+        if not name.startswith(drill_stamp(facts)):
+            raise BackupCorruptError(f"{what} is of {facts.started_at}, and is called {name}.")
+    except ValueError as error:
         return unreadable_drill(backup_id, BackupCorruptError(f"{what}: {_explain(error)}"))
     except (BackupCorruptError, BackupUntrustedError) as error:
         return unreadable_drill(backup_id, error)

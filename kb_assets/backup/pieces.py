@@ -209,8 +209,19 @@ def at_once(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[R
 
     After an error nothing more is begun.
     """
+    failures = list[Exception]()
+
+    def begin(item: Item) -> Result:
+        if failures:
+            raise failures[0]
+        try:
+            return work(item)
+        except Exception as error:
+            failures.append(error)
+            raise
+
     with ThreadPoolExecutor(_AT_ONCE, "backup-place") as pool:
-        yield from pool.map(work, items)
+        yield from pool.map(begin, items)
 
 
 @contextmanager

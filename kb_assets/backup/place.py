@@ -14,7 +14,6 @@ from pathlib import Path
 
 from kb_assets.backup.entry import (
     CONTENTS,
-    DRILLS,
     MANIFEST,
     TOMBSTONE,
     Beginning,
@@ -23,6 +22,7 @@ from kb_assets.backup.entry import (
     began_at,
     beginning_bytes,
     drill_bytes,
+    drill_stamp,
     is_drill,
     read_beginning,
     read_drill,
@@ -226,8 +226,7 @@ class BackupPlace:
 
     def note_drill(self, facts: DrillFacts) -> None:
         """Put what a drill found beside the backup; see `put`."""
-        stamp = f"{datetime.fromisoformat(facts.started_at).astimezone(UTC):%Y%m%dT%H%M%SZ}"
-        key = f"{facts.id}/{DRILLS}{stamp}-{secrets.token_hex(4)}.json"
+        key = f"{facts.id}/{drill_stamp(facts)}{secrets.token_hex(4)}.json"
         self.store.put_bytes(key, drill_bytes(facts, self._key))
 
     def delete(self, backup_id: str) -> None:
@@ -293,6 +292,7 @@ class BackupPlace:
 
     def _drill(self, backup_id: str, name: str) -> DrillFacts:
         try:
-            return read_drill(self.store.read(f"{backup_id}/{name}"), backup_id, self._key)
+            content = self.store.read(f"{backup_id}/{name}")
+            return read_drill(content, backup_id, name, self._key)
         except (NotFoundError, ObjectStoreError) as error:
             return unreadable_drill(backup_id, error)
