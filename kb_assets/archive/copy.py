@@ -132,7 +132,9 @@ def sorter(folder: Path) -> Iterator[Any]:
     Args:
         folder: For what does not fit into memory.
     """
-    with _disk(), duckdb.connect(config=_config(folder)) as connection:
+    with _disk():
+        connection = duckdb.connect(config=_config(folder))
+    with connection:
         connection.execute("set enable_progress_bar = false")
         yield connection
 

@@ -119,11 +119,11 @@ def _rows(manifest: Manifest, snapshot: Snapshot) -> tuple[str, ...]:
 def _answers(
     questions: Questions, snapshot: Snapshot, is_copy: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    notes = (questions.note,) if questions.note else ()
     if not questions.asked:
-        return (), (questions.note,)
+        return (), notes
     now = ask_again(snapshot.connection, questions)
     different = differences(questions, now)
-    notes = (questions.note,) if questions.note else ()
     if not different:
         return (), notes
     told = f"{len(different)} answers differ: {_listed(different)}."

@@ -22,7 +22,7 @@ from kb_assets.database.statements import Statements
 _statements = Statements.beside(__file__)
 _DESCRIBE = _statements("describe_database")
 _FIND_SEQUENCES = _statements("find_sequences")
-_FIND_ROLES = _statements("find_roles")
+_FIND_ROLES = _statements("find_roles", attributes=_statements("role_attributes"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from kb_assets.backup.manifest import Manifest, parse_manifest
+from kb_assets.backup.manifest import Manifest, explained, parse_manifest
 from kb_assets.backup.pieces import is_sound
 from kb_assets.backup.seal import seal, unseal
 from kb_assets.errors import BackupCorruptError, BackupUntrustedError, KbError
@@ -94,7 +94,6 @@ class Beginning:
     keys: tuple[str, ...]
 
 
-_MANIFESTS = TypeAdapter(Manifest)
 _DRILL_FACTS = TypeAdapter(DrillFacts)
 _BEGINNINGS = TypeAdapter(Beginning)
 
@@ -123,19 +122,19 @@ def read_manifest(content: bytes, backup_id: str, key: bytes | None) -> tuple[Ma
     """
     manifest, is_signed = parse_manifest(content, key)
     try:
-        _MANIFESTS.validate_json(content.split(b"\n")[0], strict=True)
         for moment in (manifest.started_at, manifest.snapshot_at, manifest.finished_at):
             if datetime.fromisoformat(moment).tzinfo is None:
-                raise ValueError(f"{moment} has no time zone")
+                raise ValueError(f"{moment} has no time zone.")
+            datetime.fromisoformat(moment).astimezone(UTC)
         if manifest.id != backup_id:
-            raise ValueError(f"it is that of backup {manifest.id}")
+            raise ValueError(f"It is that of backup {manifest.id}.")
         reserved = any(file.name in _OURS or is_drill(file.name) for file in manifest.files)
         if reserved or not is_sound(backup_id, manifest.files):
-            raise ValueError("its files have names that they cannot have")
-    except ValueError as error:
+            raise ValueError("Its files have names that they cannot have.")
+    except (ValueError, OverflowError) as error:
         raise BackupCorruptError(
             f"The manifest of backup {backup_id} is not of this backup.",
-            why=_explain(error),
+            why=str(error),
             fix="Use another backup; look for what changed this one.",
         ) from error
     return manifest, is_signed
@@ -153,13 +152,13 @@ def read_beginning(content: bytes, backup_id: str) -> Beginning:
         BackupCorruptError: It is damaged, or names what is not of this backup.
     """
     what = f"What backup {backup_id} was begun with"
-    unseal(content, None, what)
+    body = unseal(content, None, what)
     try:
-        beginning = _BEGINNINGS.validate_json(content.split(b"\n")[0], strict=True)
+        beginning = _BEGINNINGS.validate_json(body, strict=True)
         if not all(key.startswith(f"{backup_id}/") and ".." not in key for key in beginning.keys):
-            raise ValueError("it names objects of others")
+            raise ValueError("It names objects of others.")
     except ValueError as error:
-        raise BackupCorruptError(f"{what} is damaged.", why=_explain(error)) from error
+        raise BackupCorruptError(f"{what} is damaged.", why=explained(error)) from error
     return beginning
 
 
@@ -180,14 +179,13 @@ def read_drill(content: bytes, backup_id: str, name: str, key: bytes | None) -> 
     """
     what = f"A report of a drill of backup {backup_id}"
     try:
-        unseal(content, key, what)
-        facts = _DRILL_FACTS.validate_json(content.split(b"\n")[0], strict=True)
+        facts = _DRILL_FACTS.validate_json(unseal(content, key, what), strict=True)
         if facts.id != backup_id:
             raise BackupCorruptError(f"{what} is that of {facts.id}.")
         if not name.startswith(drill_stamp(facts)):
             raise BackupCorruptError(f"{what} is of {facts.started_at}, and is called {name}.")
     except ValueError as error:
-        return unreadable_drill(backup_id, BackupCorruptError(f"{what}: {_explain(error)}"))
+        return unreadable_drill(backup_id, BackupCorruptError(f"{what}: {explained(error)}"))
     except (BackupCorruptError, BackupUntrustedError) as error:
         return unreadable_drill(backup_id, error)
     return facts
@@ -196,10 +194,3 @@ def read_drill(content: bytes, backup_id: str, name: str, key: bytes | None) -> 
 def unreadable_drill(backup_id: str, error: KbError) -> DrillFacts:
     """Return what a report is taken for that cannot be read."""
     return DrillFacts(backup_id, "", "", False, "scratch", {}, (str(error),), ())
-
-
-def _explain(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_input=False, include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error)

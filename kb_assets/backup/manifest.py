@@ -6,7 +6,8 @@ SHA-256 of it; with a key, an HMAC as well, so that nobody else can make one; se
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from kb_assets.backup.seal import seal, unseal
 from kb_assets.errors import BackupCorruptError
@@ -172,6 +173,9 @@ class Manifest:
         raise BackupCorruptError(f"Backup {self.id} names no file {name}.")
 
 
+_MANIFESTS = TypeAdapter(Manifest)
+
+
 def manifest_bytes(manifest: Manifest, key: bytes | None) -> bytes:
     """Return a manifest as it lies in the store.
 
@@ -193,39 +197,25 @@ def parse_manifest(content: bytes, key: bytes | None) -> tuple[Manifest, bool]:
         BackupCorruptError: It is damaged.
         BackupUntrustedError: It is not signed with the key.
     """
-    facts = unseal(content, key, "The manifest of a backup")
-    return _manifest(facts), key is not None
-
-
-def _manifest(facts: dict[str, Any]) -> Manifest:
+    body = unseal(content, key, "The manifest of a backup")
     try:
-        if facts["version"] != MANIFEST_VERSION:
-            raise BackupCorruptError(
-                f"A backup's manifest has version {facts['version']}, not {MANIFEST_VERSION}.",
-                fix="Use the version of kb_assets that made it.",
-            )
-        files = [
-            FileFacts(one["name"], tuple(Piece(**piece) for piece in one["pieces"]))
-            for one in facts.pop("files")
-        ]
-        tables = [
-            TableFacts(**{**one, "columns": tuple(one["columns"])}) for one in facts.pop("tables")
-        ]
-        roles = [
-            RoleFacts(
-                one["name"],
-                tuple(one["attributes"]),
-                tuple(one["member_of"]),
-                tuple(one["database_rights"]),
-            )
-            for one in facts.pop("roles")
-        ]
-        sequences = tuple(SequenceFacts(**one) for one in facts.pop("sequences"))
-        return Manifest(
-            files=tuple(files), tables=tuple(tables), roles=tuple(roles), sequences=sequences,
-            **facts,
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
+        manifest = _MANIFESTS.validate_json(body, strict=True)
+        if not manifest_bytes(manifest, None).startswith(body + b"\n"):
+            raise ValueError("It says more, or says it otherwise, than a manifest does.")
+        if manifest.version != MANIFEST_VERSION:
+            raise ValueError(f"Its form is version {manifest.version}, not {MANIFEST_VERSION}.")
+    except ValueError as error:
         raise BackupCorruptError(
-            "The manifest of a backup lacks something.", why=str(error), fix="Use another backup."
+            "The manifest of a backup cannot be read.",
+            why=explained(error),
+            fix="Use another backup, or the version of kb_assets that made this one.",
         ) from error
+    return manifest, key is not None
+
+
+def explained(error: ValueError) -> str:
+    """Return in a sentence why something is not of the form that it must have."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
+    return str(error)

@@ -30,14 +30,7 @@ from kb_assets.backup.entry import (
     unreadable_drill,
 )
 from kb_assets.backup.manifest import Manifest, manifest_bytes
-from kb_assets.backup.pieces import (
-    Watch,
-    at_once,
-    cut_files,
-    put_pieces,
-    read_pieces,
-    unwatched,
-)
+from kb_assets.backup.pieces import Watch, at_once, cut_files, put_pieces, read_pieces, unwatched
 from kb_assets.backup.seal import IDENTITY_VARIABLE, cipher
 from kb_assets.errors import (
     BackupCorruptError,
@@ -168,6 +161,8 @@ class BackupPlace:
             ObjectStoreUnavailableError: The store cannot be reached, or broke off.
         """
         problems = read_pieces(self.store, manifest.files, None, watch)
+        if self._beginning(manifest.id) is None:
+            problems += (f"{CONTENTS}: {self._url(manifest.id, CONTENTS)} is missing or damaged.",)
         known = {piece.key for file in manifest.files for piece in file.pieces}
         known |= {f"{manifest.id}/{name}" for name in (MANIFEST, CONTENTS, TOMBSTONE)}
         strange = sorted(
@@ -274,8 +269,10 @@ class BackupPlace:
             content = self.store.read(f"{entry.id}/{MANIFEST}")
             manifest, is_signed = read_manifest(content, entry.id, self._key)
         except BackupUntrustedError as error:
-            return replace(entry, state="forged", why=str(error))
-        except (BackupCorruptError, NotFoundError, ObjectStoreError) as error:
+            return replace(entry, state="forged", why=f"{self._url(entry.id, MANIFEST)}: {error}")
+        except BackupCorruptError as error:
+            return replace(entry, why=f"{self._url(entry.id, MANIFEST)}: {error}")
+        except (NotFoundError, ObjectStoreError) as error:
             return replace(entry, why=str(error))
         entry = replace(entry, manifest=manifest, is_signed=is_signed, number=manifest.number)
         keys = {f"{entry.id}/{name}" for name in names}
@@ -283,6 +280,9 @@ class BackupPlace:
             if piece.key not in keys:
                 return replace(entry, why=f"{self.store.url(piece.key)} is missing.")
         return replace(entry, state="whole", why="")
+
+    def _url(self, backup_id: str, name: str) -> str:
+        return self.store.url(f"{backup_id}/{name}")
 
     def _beginning(self, backup_id: str) -> Beginning | None:
         try:

@@ -125,6 +125,19 @@ order by n.nspname collate "C", c.relname collate "C";
 -- name: read_sequence()
 select {place} ::int, last_value, is_called from {sequence}
 
+-- name: role_attributes()
+-- What role r is, in words.
+array_remove(
+    array[
+        case when r.rolbypassrls then 'bypassrls' end,
+        case when r.rolcreatedb then 'createdb' end,
+        case when r.rolcreaterole then 'createrole' end,
+        case when r.rolinherit then 'inherit' end,
+        case when r.rolcanlogin then 'login' end
+    ],
+    null
+)
+
 -- name: find_roles()
 -- Who owns something here or may do something, their members, and all whose rights these have.
 with recursive here as (
@@ -153,16 +166,7 @@ related as (
     select given.roleid from related join given on given.member = related.oid
 )
 select r.rolname,
-    array_remove(
-        array[
-            case when r.rolbypassrls then 'bypassrls' end,
-            case when r.rolcreatedb then 'createdb' end,
-            case when r.rolcreaterole then 'createrole' end,
-            case when r.rolinherit then 'inherit' end,
-            case when r.rolcanlogin then 'login' end
-        ],
-        null
-    ),
+    {attributes},
     array(
         select distinct o.rolname::text collate "C"
         from given join pg_roles o on o.oid = given.roleid

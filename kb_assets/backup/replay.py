@@ -20,18 +20,25 @@ class ReplayReport:
         requests: How many erasures the ledgers tell of.
         hidden: How many of them the database did not know.
         finished: What was finished: those, and what was unfinished when the backup was made.
-        archive: What it was told of its archive; None if there is none.
+        archive: What it was told of its archive; None if there is none, or it was left alone.
+        is_beside: Whether the archive is another database's, and was left alone.
     """
 
     requests: int
     hidden: int
     finished: tuple[Erasure, ...]
-    archive: "ReconcileReport | None"
+    archive: "ReconcileReport | None" = None
+    is_beside: bool = False
 
     @property
     def told(self) -> tuple[str, ...]:
         """What happened in sentences, problems last."""
         lines = [f"Erased again: {self.hidden} of {self.requests} subjects of the ledger."]
+        if self.is_beside:
+            lines.append(
+                "The archive was left alone, for it is another database's: archive and erase "
+                "nothing with this one. To put it in the other's place, restore without --to-url."
+            )
         if self.archive is None:
             return tuple(lines)
         if self.archive.replaced:
@@ -47,7 +54,11 @@ class ReplayReport:
 
 
 def replay_erasures(
-    run: Run, archive_store: ObjectStore | None, backup_store: ObjectStore
+    run: Run,
+    archive_store: ObjectStore | None,
+    backup_store: ObjectStore,
+    *,
+    is_beside: bool = False,
 ) -> ReplayReport:
     """Erase again what was erased after a backup, in the database that it was restored to.
 
@@ -59,6 +70,8 @@ def replay_erasures(
         run: Who works; its database is the restored one, with the schema of this code.
         archive_store: The archive's destination, if there is an archive.
         backup_store: The backups' destination: the ledger of times without an archive is there.
+        is_beside: Whether the archive is that of another database, which may be at work: what was
+            erased is hidden here, and nothing in the archive is changed or looked at.
 
     Raises:
         BackupCorruptError: An entry of a ledger is damaged; nothing was changed.
@@ -70,6 +83,8 @@ def replay_erasures(
     stores = [backup_store] if archive_store is None else [archive_store, backup_store]
     requests = [request for store in stores for request in read_requests(store)]
     hidden = hide_again(run, requests)
+    if is_beside and archive_store is not None:
+        return ReplayReport(len(requests), hidden, (), is_beside=True)
     archive = None
     if archive_store is not None:
         from kb_assets.archive.reconcile import reconcile_archive

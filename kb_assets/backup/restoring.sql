@@ -62,16 +62,7 @@ insert into kb_restore.unfinished values (:backup_id, now());
 
 -- name: describe_roles(names)
 select r.rolname,
-    array_remove(
-        array[
-            case when r.rolbypassrls then 'bypassrls' end,
-            case when r.rolcreatedb then 'createdb' end,
-            case when r.rolcreaterole then 'createrole' end,
-            case when r.rolinherit then 'inherit' end,
-            case when r.rolcanlogin then 'login' end
-        ],
-        null
-    ),
+    {attributes},
     array(
         select distinct o.rolname::text
         from pg_auth_members m join pg_roles o on o.oid = m.roleid

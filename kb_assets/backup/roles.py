@@ -24,6 +24,9 @@ _RIGHTS = {
 }
 
 _statements = Statements(Path(__file__).with_name("restoring.sql"))
+_DESCRIBE_ROLES = _statements(
+    "describe_roles", attributes=Statements.beside(__file__)("role_attributes")
+)
 
 
 def make_roles(
@@ -97,7 +100,7 @@ def lacking_roles(
 
 
 def _described(connection: psycopg.Connection[Any], names: Sequence[str]) -> dict[str, RoleFacts]:
-    rows = connection.execute(_statements("describe_roles"), {"names": list(names)})
+    rows = connection.execute(_DESCRIBE_ROLES, {"names": list(names)})
     return {
         name: RoleFacts(name, tuple(attributes), tuple(member_of), tuple(rights))
         for name, attributes, member_of, rights in rows

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from kb_assets.errors import BackupCorruptError, BackupUntrustedError, DiskError, SettingsError
 
@@ -51,8 +51,8 @@ def seal(value: object, key: bytes | None) -> bytes:
     return body + b"\n" + _canonical(marks) + b"\n"
 
 
-def unseal(content: bytes, key: bytes | None, what: str) -> Any:  # noqa: ANN401
-    """Return the value that `seal` was given.
+def unseal(content: bytes, key: bytes | None, what: str) -> bytes:
+    """Return the JSON of the value that `seal` was given.
 
     Args:
         content: What was read.
@@ -65,20 +65,20 @@ def unseal(content: bytes, key: bytes | None, what: str) -> Any:  # noqa: ANN401
     """
     try:
         body, marks_line, end = content.split(b"\n")
-        marks, value = json.loads(marks_line), json.loads(body)
+        marks = json.loads(marks_line)
         signature = marks["hmac_sha256"]
         is_whole = end == b"" and marks["sha256"] == sha256(body).hexdigest()
         if not is_whole or marks_line != _canonical(marks) or len(marks) != 2:
-            raise ValueError("its own hash is another")
+            raise ValueError("Its own hash is another.")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BackupCorruptError(
             f"{what} is damaged.",
-            why=str(error),
+            why=_sentence(error),
             fix="Use another backup; look for what changed this one.",
         ) from error
     if key is not None:
         _require_signed(body, signature, key, what)
-    return value
+    return body
 
 
 def _require_signed(body: bytes, signature: object, key: bytes, what: str) -> None:
@@ -191,6 +191,10 @@ def _no_room(file: Path, error: Exception) -> DiskError:
         why=str(error),
         fix="Make room on that disk: each file is there twice while it is encrypted or decrypted.",
     )
+
+
+def _sentence(error: Exception) -> str:
+    return f"{str(error).rstrip('.')}."
 
 
 def _canonical(value: object) -> bytes:

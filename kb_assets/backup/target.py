@@ -179,23 +179,36 @@ def require_fitting(
             )
 
 
-def _empty(connection: psycopg.Connection[Any]) -> None:
-    """Make sure that a database is empty; what a killed restore left is dropped.
+def require_empty(connection: psycopg.Connection[Any]) -> bool:
+    """Make sure that a database holds nothing, or only what a killed restore left.
 
-    So is the schema of a knowledge base that nothing was put into yet.
+    The schema of a knowledge base that nothing was put into yet is nothing.
+
+    Returns:
+        Whether there is something of the kind, to be dropped first.
+
+    Raises:
+        BackupTargetError: Something else is in it.
     """
     objects = connection.execute(_statements("find_objects")).fetchall()
-    began = _unfinished(connection)
-    if not began and not objects:
+    if _unfinished(connection):
+        return True
+    if not objects or _is_blank(connection, {schema for schema, _, _ in objects}):
+        return bool(objects)
+    named = ", ".join(identity for _, identity, _ in objects[:_MOST_NAMED])
+    raise BackupTargetError(
+        f"Database {connection.info.dbname} is not empty: nothing was restored.",
+        why=f"It has {len(objects)} objects, such as {named}.",
+        fix="Restore into a new database with --to-url. If nothing in this one is needed any "
+        "more, drop it and create it anew; the embedded server's is the folder `postgres` of the "
+        "knowledge base's home (.kb): move it away.",
+    )
+
+
+def _empty(connection: psycopg.Connection[Any]) -> None:
+    """Drop what is nothing; anything else is an error, see `require_empty`."""
+    if not require_empty(connection):
         return
-    if not began and not _is_blank(connection, {schema for schema, _, _ in objects}):
-        named = ", ".join(identity for _, identity, _ in objects[:_MOST_NAMED])
-        raise BackupTargetError(
-            f"Database {connection.info.dbname} is not empty: nothing was restored.",
-            why=f"It has {len(objects)} objects, such as {named}.",
-            fix="Restore into a new database with --to-url; or drop and create this one, if "
-            "nothing in it is needed any more.",
-        )
     for (schema,) in connection.execute(_statements("find_own_schemas")).fetchall():
         connection.execute(_statements("drop_schema", schema=schema))
     for _, _, statement in connection.execute(_statements("find_objects")).fetchall():

@@ -9,12 +9,12 @@ from psycopg.sql import SQL, Identifier
 
 from kb_assets.database.cluster import ADMINISTRATOR, ServerAddress
 from kb_assets.database.connect import unavailable_when_lost
-from kb_assets.database.row_security import CALLER
+from kb_assets.database.row_security import CALLER, WRITER
 
 _VERSION = "kb_assets: provisioned, version 3"
 """Written as the comment of database `kb` when all is done; raise it when a step changes."""
 
-MIGRATOR, WRITER, READER, DAGSTER = "kb_migrator", "kb_writer", "kb_reader", "dagster"
+MIGRATOR, READER, DAGSTER = "kb_migrator", "kb_reader", "dagster"
 BACKUP = "kb_backup"
 _DATABASES = {"kb": MIGRATOR, "dagster": DAGSTER}
 _CONNECT = {"kb": (MIGRATOR, WRITER, READER, CALLER, BACKUP), "dagster": (DAGSTER,)}

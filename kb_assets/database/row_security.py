@@ -14,9 +14,9 @@ from kb_assets.errors import DatabaseRefusedError, SettingsError
 CALLER = "kb_caller"
 """The role that sees what its caller may see, and owns nothing."""
 
-_WRITER = "kb_writer"
+WRITER = "kb_writer"
 _LIMIT = "caller"
-_UNLIMITED = ("kb_migrator", _WRITER, "kb_reader")
+_UNLIMITED = ("kb_migrator", WRITER, "kb_reader")
 
 _SOURCES = "any (nullif(current_setting('kb.source_ids', true), '')::int[])"
 
@@ -56,11 +56,11 @@ def protect_rows(execute: Execute) -> None:
     roles = _bypassing(execute)
     if CALLER not in roles:
         return
-    if roles.get(_WRITER) is False:
+    if roles.get(WRITER) is False:
         raise DatabaseRefusedError(
-            f"Role {_WRITER} may not write where rows are protected from callers.",
+            f"Role {WRITER} may not write where rows are protected from callers.",
             why="Row-level security binds it, and PostgreSQL then refuses COPY.",
-            fix=f"Run `alter role {_WRITER} bypassrls` as an administrator, then `kb upgrade`. "
+            fix=f"Run `alter role {WRITER} bypassrls` as an administrator, then `kb upgrade`. "
             "Where that cannot be granted: docs/deploy.md.",
         )
     for schema in ("kb", "kb_space"):
@@ -136,7 +136,7 @@ def _protect(execute: Execute, table: str, condition: str, roles: Mapping[str, b
     unlimited = dict.fromkeys([*(name for name in _UNLIMITED if name in roles), owner])
     execute(f"alter table {table} enable row level security")
     # A role that owns everything and indexes as well must not be bound: COPY would be refused.
-    if owner in _UNLIMITED and _WRITER in roles:
+    if owner in _UNLIMITED and WRITER in roles:
         execute(f"alter table {table} force row level security")
     execute(f"drop policy if exists everything on {table}")
     execute(

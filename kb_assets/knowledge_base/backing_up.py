@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from kb_assets.database.connect import Database
-from kb_assets.database.provision import WRITER
+from kb_assets.database.row_security import WRITER
 from kb_assets.database.run import Run
 from kb_assets.errors import BackupUntrustedError
 from kb_assets.knowledge_base.connections import opened_once
@@ -104,6 +104,9 @@ class BackingUp(Erasing):
     ) -> "RestoreReport":
         """Bring a backup back into an empty database, and erase again what was erased since.
 
+        In the knowledge base's own database the archive is put in order as well; with `to_url`
+        it is left alone, for the knowledge base's own database may be at work with it.
+
         Args:
             backup: Its id, or `latest`.
             to_url: Another database than the knowledge base's own.
@@ -123,21 +126,26 @@ class BackingUp(Erasing):
         from kb_assets.backup.drill import require_whole
         from kb_assets.backup.part import restore_part
         from kb_assets.backup.restore import restore
-        from kb_assets.backup.target import find_target
+        from kb_assets.backup.target import connected, find_target, require_empty
 
         entry = self.backup_place.find(backup)
         manifest = require_whole(entry)
         if not entry.is_signed and not unsigned:
             raise _untrusted(entry.id)
         url = find_target(self.settings, to_url)
+        if not tables and not schemas:
+            with connected(url) as connection:
+                require_empty(connection)
         with workplace(self.settings.home_folder, manifest.id, who="restore") as folder:
             say(f"Reading backup {manifest.id} and comparing it with its manifest.")
             self.backup_place.fetch(manifest, folder)
             if tables or schemas:
                 return restore_part(manifest, folder, url, tables=tables, schemas=schemas, say=say)
-            return restore(
-                manifest, folder, url, replay=lambda: self._replay(url, manifest), say=say
-            )
+
+            def replay() -> tuple[str, ...]:
+                return self._replay(url, manifest, is_beside=bool(to_url))
+
+            return restore(manifest, folder, url, replay=replay, say=say)
 
     def plan_pruning(self) -> "Plan":
         """Say which backups would be removed, and why the others are kept."""
@@ -153,14 +161,15 @@ class BackingUp(Erasing):
         prune(self.backup_place, plan)
         return plan
 
-    def _replay(self, url: str, manifest: "Manifest") -> tuple[str, ...]:
+    def _replay(self, url: str, manifest: "Manifest", *, is_beside: bool) -> tuple[str, ...]:
         from kb_assets.backup.replay import replay_erasures
 
         archive = self.archive_store if self.settings.archive else None
         writer = _as_writer(url, manifest)
         with Database(writer, application_name="kb_assets restore") as database:
             run = Run(database, self.settings, f"restore-{manifest.id}")
-            return replay_erasures(run, archive, self.backup_store).told
+            report = replay_erasures(run, archive, self.backup_store, is_beside=is_beside)
+            return report.told
 
 
 def _as_writer(url: str, manifest: "Manifest") -> str:

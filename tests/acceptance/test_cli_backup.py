@@ -98,6 +98,11 @@ def hits(kb: CommandLine, **variables: str) -> list[object]:
     return found
 
 
+def objects_beside(kb: CommandLine) -> dict[str, bytes]:
+    files = [file for file in (kb.folder / "archive").rglob("*") if file.is_file()]
+    return {str(file): file.read_bytes() for file in files}
+
+
 def objects_of(url: str) -> int:
     query = "select count(*) from pg_class c join pg_namespace n on n.oid = relnamespace" \
         " where nspname in ('kb', 'kb_space', 'kb_restore')"  # fmt: skip
@@ -227,6 +232,8 @@ def test_a_database_in_use_is_left_alone(indexed: CommandLine) -> None:
     assert refused.code == 19
     assert "not empty" in refused.err
     assert "--to-url" in refused.err
+    damage(next(file for file in (kb.folder / "backups").rglob("*.zst")))
+    assert kb("backup", "restore").code == 19, "it was read before the database was looked at"
     assert hits(kb) == before
 
 
@@ -240,6 +247,30 @@ def test_what_was_erased_since_stays_erased(indexed: CommandLine, other: str) ->
     there = {"KB_DATABASE_URL": other, "KB_READ_DATABASE_URL": other}
     assert kb("messages", "window", "secret", "--tokens", "100", **there).code == 9
     assert all(hit["path"] != "owls.md" for hit in hits(kb, **there))  # type: ignore[index]
+
+
+def test_the_archive_of_a_database_that_lives_is_left_alone(
+    indexed: CommandLine, other: str
+) -> None:
+    kb = indexed
+    config = kb.folder / "kb.toml"
+    config.write_text(f"{config.read_text()}\n[archive]\nretention_days = 1\n")
+    take_in(kb, "2025-01")
+    take_in(kb, "2025-01", "secret")
+    kb.must("archive", "run")
+    kb.must("backup", "run")
+    kb.must("erase", "--conversation", "secret", "--yes")
+    take_in(kb, "2025-02")
+    kb.must("archive", "run")
+    before = objects_beside(kb)
+
+    report = kb.must("backup", "restore", "--to-url", other)
+
+    assert objects_beside(kb) == before
+    assert any("left alone" in note for note in report["notes"])
+    assert kb.must("archive", "verify")["damaged"] == 0
+    there = {"KB_DATABASE_URL": other, "KB_READ_DATABASE_URL": other}
+    assert kb("messages", "window", "secret", "--tokens", "100", **there).code == 9
 
 
 def test_a_table_comes_back_by_itself(indexed: CommandLine, other: str) -> None:

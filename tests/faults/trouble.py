@@ -90,15 +90,21 @@ class TroubledStore:
         self._call(self._store.delete, *values)
 
     def fetch(self, *values: Any) -> Any:
-        result: list[Any] = []
-        self._call(lambda: result.append(self._store.fetch(*values)))
-        return result[0]
+        return self._answered(self._store.fetch, *values)
+
+    def size(self, key: str) -> Any:
+        return self._answered(self._store.size, key)
 
     def read(self, *values: Any) -> Any:
         return self._store.read(*values)
 
     def url(self, key: str) -> str:
         return self._store.url(key)
+
+    def _answered(self, work: Callable[..., object], *values: Any) -> Any:
+        result: list[Any] = []
+        self._call(lambda: result.append(work(*values)))
+        return result[0]
 
     def _call(self, work: Callable[..., object], *values: Any) -> StoreTrouble | None:
         self._left -= 1

@@ -45,18 +45,6 @@ from tests.integration.test_backup_dump import (
     superuser,
 )
 
-KEY = b"a key of more than sixteen characters"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> BackupPlace:
-    return BackupPlace(ObjectStore(str(tmp_path / "backups")), KEY)
-
-
-@pytest.fixture
-def settings(make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
-    return make_settings(home=tmp_path / "home")
-
 
 @pytest.fixture
 def manifest(
@@ -64,16 +52,16 @@ def manifest(
     folder: Path,
     database_urls: DatabaseUrls,
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
 ) -> Manifest:
     """A backup of a small knowledge base, in its destination."""
     fill(knowledge_base, folder)
     execute(superuser(database_urls), ODD_TABLES)
-    return make_backup(settings, place, database_urls.backup, run_id="a-run").manifest
+    return make_backup(backup_settings, place, database_urls.backup, run_id="a-run").manifest
 
 
-def left(settings: Settings) -> list[Path]:
-    work = settings.home_folder / "drill-work"
+def left(backup_settings: Settings) -> list[Path]:
+    work = backup_settings.home_folder / "drill-work"
     return list(work.iterdir()) if work.exists() else []
 
 
@@ -81,9 +69,9 @@ def left(settings: Settings) -> list[Path]:
 
 
 def test_a_good_backup_is_proven(
-    manifest: Manifest, place: BackupPlace, settings: Settings, database_urls: DatabaseUrls
+    manifest: Manifest, place: BackupPlace, backup_settings: Settings, database_urls: DatabaseUrls
 ) -> None:
-    facts = drill(place, place.newest(), settings)
+    facts = drill(place, place.newest(), backup_settings)
     assert facts.failures == ()
     assert (facts.passed, facts.target, facts.id) == (True, "scratch", manifest.id)
     steps = {
@@ -93,7 +81,7 @@ def test_a_good_backup_is_proven(
     assert steps <= set(facts.seconds)
     assert facts.seconds["total"] >= facts.seconds["rows"]
     assert place.newest().drills == (facts,)
-    assert left(settings) == []
+    assert left(backup_settings) == []
     assert contents_of(database_urls.backup).tables == manifest.tables
 
 
@@ -102,25 +90,27 @@ def test_an_encrypted_backup_is_proven(
     folder: Path,
     database_urls: DatabaseUrls,
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import pyrage
 
     monkeypatch.setenv("KB_BACKUP_IDENTITY", str(pyrage.x25519.Identity.generate()))
     fill(knowledge_base, folder)
-    made = make_backup(settings, place, database_urls.backup, run_id="a-run").manifest
+    made = make_backup(backup_settings, place, database_urls.backup, run_id="a-run").manifest
     assert made.is_encrypted
-    assert drill(place, place.newest(), settings).failures == ()
+    assert drill(place, place.newest(), backup_settings).failures == ()
     monkeypatch.setenv("KB_BACKUP_IDENTITY", str(pyrage.x25519.Identity.generate()))
-    facts = drill(place, place.newest(), settings)
+    facts = drill(place, place.newest(), backup_settings)
     assert not facts.passed
     assert "KB_BACKUP_IDENTITY" in facts.failures[0]
 
 
-def test_an_unsigned_backup_is_told(manifest: Manifest, tmp_path: Path, settings: Settings) -> None:
+def test_an_unsigned_backup_is_told(
+    manifest: Manifest, tmp_path: Path, backup_settings: Settings
+) -> None:
     unsigned = BackupPlace(ObjectStore(str(tmp_path / "backups")), None)
-    facts = drill(unsigned, unsigned.newest(), settings)
+    facts = drill(unsigned, unsigned.newest(), backup_settings)
     assert facts.passed
     assert "is not signed" in facts.notes[0]
 
@@ -131,7 +121,7 @@ def test_an_unsigned_backup_is_told(manifest: Manifest, tmp_path: Path, settings
 def test_one_flipped_bit_fails_before_anything_is_restored(
     manifest: Manifest,
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -146,11 +136,11 @@ def test_one_flipped_bit_fails_before_anything_is_restored(
         raise AssertionError("It was restored.")
 
     monkeypatch.setattr(drilling, "restore", never)
-    facts = drill(place, place.newest(), settings)
+    facts = drill(place, place.newest(), backup_settings)
     assert not facts.passed
     assert "tables/kb_space.embedding_1.zst" in facts.failures[0]
     assert place.newest().drills == (facts,)
-    assert left(settings) == []
+    assert left(backup_settings) == []
 
 
 @pytest.mark.parametrize(
@@ -166,7 +156,7 @@ def test_a_backup_that_cannot_be_restored_fails(
     words: str,
     manifest: Manifest,
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
 ) -> None:
     entry = place.newest()
     if not words:
@@ -174,10 +164,10 @@ def test_a_backup_that_cannot_be_restored_fails(
             replace(table, rows=1) if table.name == "chunk" else table for table in manifest.tables
         )
         change, words = {"tables": tables}, "kb.chunk has 40 rows, not 1"
-    facts = drill(place, replace(entry, manifest=replace(manifest, **change)), settings)
+    facts = drill(place, replace(entry, manifest=replace(manifest, **change)), backup_settings)
     assert not facts.passed
     assert words in facts.failures[0]
-    assert left(settings) == []
+    assert left(backup_settings) == []
 
 
 @pytest.mark.parametrize(
@@ -190,19 +180,26 @@ def test_a_backup_that_cannot_be_restored_fails(
     ],
 )
 def test_what_is_no_backup_is_not_drilled(
-    state: Any, kind: type[Exception], manifest: Manifest, place: BackupPlace, settings: Settings
+    state: Any,
+    kind: type[Exception],
+    manifest: Manifest,
+    place: BackupPlace,
+    backup_settings: Settings,
 ) -> None:
     with pytest.raises(kind, match=manifest.id):
-        drill(place, replace(place.newest(), state=state, manifest=None), settings)
+        drill(place, replace(place.newest(), state=state, manifest=None), backup_settings)
 
 
 def test_without_room_nothing_is_proven(
-    manifest: Manifest, place: BackupPlace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest,
+    place: BackupPlace,
+    backup_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usage = SimpleNamespace(total=100, used=0, free=100)
     monkeypatch.setattr("kb_assets.backup.drill.shutil.disk_usage", lambda _: usage)
     with pytest.raises(DiskError, match="no room for a drill"):
-        drill(place, place.newest(), settings)
+        drill(place, place.newest(), backup_settings)
     assert place.newest().drills == ()
 
 
@@ -343,7 +340,7 @@ def test_amcheck_is_used_where_it_is_installed(copy: tuple[str, Callable[..., Fi
 def test_a_database_of_another_moment_is_good(
     manifest: Manifest,
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
     database_urls: DatabaseUrls,
     knowledge_base: KnowledgeBase,
     folder: Path,
@@ -352,7 +349,7 @@ def test_a_database_of_another_moment_is_good(
     knowledge_base.index()
     execute(database_urls.migrator, "select kb.add_month('message', '2031-05-01')")
     execute(superuser(database_urls), "drop table kb.message_2025_01")
-    facts = drill(place, place.newest(), settings, from_url=database_urls.backup)
+    facts = drill(place, place.newest(), backup_settings, from_url=database_urls.backup)
     assert facts.failures == ()
     assert (facts.passed, facts.target) == (True, "url")
     told = json.dumps(facts.notes)
@@ -375,27 +372,27 @@ def test_a_database_that_is_not_whole_is_red(
     words: str,
     manifest: Manifest,
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
     database_urls: DatabaseUrls,
 ) -> None:
     execute(superuser(database_urls), statement)
-    facts = drill(place, place.newest(), settings, from_url=database_urls.backup)
+    facts = drill(place, place.newest(), backup_settings, from_url=database_urls.backup)
     assert not facts.passed
     assert words in json.dumps(facts.failures)
 
 
 def test_a_role_that_sees_a_part_proves_nothing(
-    manifest: Manifest, place: BackupPlace, settings: Settings, database_urls: DatabaseUrls
+    manifest: Manifest, place: BackupPlace, backup_settings: Settings, database_urls: DatabaseUrls
 ) -> None:
     with pytest.raises(DatabaseRefusedError):
-        drill(place, place.newest(), settings, from_url=database_urls.caller)
+        drill(place, place.newest(), backup_settings, from_url=database_urls.caller)
     assert place.newest().drills == ()
 
 
 def test_a_database_that_is_not_there_is_no_failure_of_the_backup(
-    manifest: Manifest, place: BackupPlace, settings: Settings, tmp_path: Path
+    manifest: Manifest, place: BackupPlace, backup_settings: Settings, tmp_path: Path
 ) -> None:
     nowhere = f"postgresql://x@/kb?host={tmp_path}&port=1"
     with pytest.raises(DatabaseUnavailableError):
-        drill(place, place.newest(), settings, from_url=nowhere)
+        drill(place, place.newest(), backup_settings, from_url=nowhere)
     assert place.newest().drills == ()

@@ -219,7 +219,7 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "that of another": (
         lambda there, _: there.write(MANIFEST, there.read(f"{FIRST}/manifest.json")),
         "damaged",
-        f"it is that of backup {FIRST}",
+        f"It is that of backup {FIRST}",
     ),
     "unsigned": (lambda there, made: there.write(MANIFEST, forge(made)), "forged", "not signed"),
     "other key": (
@@ -319,7 +319,12 @@ def test_an_unsigned_manifest_reaches_nothing_outside_its_backup(
     "change",
     [
         *({"number": "2"}, {"number": True}, {"number": 2.5}, {"started_at": "yesterday"}),
-        *({"snapshot_at": "2026-11-28T03:00:00"}, {"extensions": []}, {"server": None}),
+        *(
+            {"snapshot_at": "2026-11-28T03:00:00"},
+            {"snapshot_at": "0001-01-01T00:00:00+14:00"},
+            {"extensions": []},
+            {"server": None},
+        ),
         *({"sequences": ()}, {"tables": [{}]}, {"files": {}}, {"version": 2}, {"more": 1}),
     ],
     ids=str,

@@ -13,44 +13,31 @@ from kb_assets.backup.stage import BackupReport, make_backup
 from kb_assets.database.connect import DatabaseUrls
 from kb_assets.errors import BackupBusyError, DatabaseUnavailableError, DiskError, SchemaError
 from kb_assets.knowledge_base import KnowledgeBase
-from kb_assets.object_store import ObjectStore
 from kb_assets.settings import Settings
 from tests.conftest import Server
-
-KEY = b"a key of more than sixteen characters"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> BackupPlace:
-    return BackupPlace(ObjectStore(str(tmp_path / "backups")), KEY)
-
-
-@pytest.fixture
-def settings(make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
-    return make_settings(home=tmp_path / "home")
 
 
 @pytest.fixture
 def run(
     knowledge_base: KnowledgeBase,
     folder: Path,
-    settings: Settings,
+    backup_settings: Settings,
     place: BackupPlace,
     database_urls: DatabaseUrls,
 ) -> Callable[[], BackupReport]:
     """Back an indexed database up."""
     (folder / "a.md").write_text("# Lighthouses\n\nThe lighthouse was seen at noon.\n")
     knowledge_base.index()
-    return lambda: make_backup(settings, place, database_urls.backup, run_id="run-one")
+    return lambda: make_backup(backup_settings, place, database_urls.backup, run_id="run-one")
 
 
-def left(settings: Settings) -> list[Path]:
-    work = settings.home_folder / "backup-work"
+def left(backup_settings: Settings) -> list[Path]:
+    work = backup_settings.home_folder / "backup-work"
     return list(work.iterdir()) if work.exists() else []
 
 
 def test_a_backup_is_whole_and_the_newest(
-    run: Callable[[], BackupReport], place: BackupPlace, settings: Settings, tmp_path: Path
+    run: Callable[[], BackupReport], place: BackupPlace, backup_settings: Settings, tmp_path: Path
 ) -> None:
     first, second = run(), run()
     assert second.manifest.number == first.manifest.number + 1
@@ -58,7 +45,7 @@ def test_a_backup_is_whole_and_the_newest(
     assert newest.manifest == second.manifest
     assert (newest.state, newest.is_signed) == ("whole", True)
     assert place.verify(second.manifest, lambda *_: None) == ()
-    assert left(settings) == []
+    assert left(backup_settings) == []
     names = {file.name for file in second.manifest.files}
     assert {"schema.sql", "questions.json", "dump/toc.dat"} < names
     vectors = [table for table in second.manifest.tables if table.file]
@@ -86,7 +73,7 @@ def test_while_one_is_made_no_other_begins(
 def test_what_fails_leaves_earlier_backups_and_no_files(
     run: Callable[[], BackupReport],
     place: BackupPlace,
-    settings: Settings,
+    backup_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = run().manifest
@@ -98,27 +85,27 @@ def test_what_fails_leaves_earlier_backups_and_no_files(
     monkeypatch.setattr(place, "put", fail)
     with pytest.raises(DiskError):
         run()
-    assert left(settings) == []
+    assert left(backup_settings) == []
     assert [entry.manifest for entry in place.entries()] == [whole]
 
 
 def test_a_disk_without_room_says_so(
-    run: Callable[[], BackupReport], settings: Settings, place: BackupPlace
+    run: Callable[[], BackupReport], backup_settings: Settings, place: BackupPlace
 ) -> None:
-    settings.home_folder.mkdir(parents=True)
-    (settings.home_folder / "backup-work").write_text("in the way")
+    backup_settings.home_folder.mkdir(parents=True)
+    (backup_settings.home_folder / "backup-work").write_text("in the way")
     with pytest.raises(DiskError, match="The backup cannot work in"):
         run()
     assert place.entries() == ()
 
 
 def test_what_is_no_knowledge_base_is_not_backed_up(
-    servers: Callable[..., Server], settings: Settings, place: BackupPlace
+    servers: Callable[..., Server], backup_settings: Settings, place: BackupPlace
 ) -> None:
     server = servers(16)
     with server.new_database(None) as name, pytest.raises(SchemaError, match="nothing to back up"):
-        make_backup(settings, place, server.url(name, "kb_backup"), run_id="run-one")
+        make_backup(backup_settings, place, server.url(name, "kb_backup"), run_id="run-one")
     url = server.url("nowhere", "kb_backup")
     with pytest.raises(DatabaseUnavailableError):
-        make_backup(settings, place, url, run_id="run-one")
+        make_backup(backup_settings, place, url, run_id="run-one")
     assert place.entries() == ()
