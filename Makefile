@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 INSTALLED := .venv/.installed
 INSTALLED_TEST := .venv/.installed-test
 INSTALLED_LOCAL := .venv/.installed-local
-BENCHMARKS := components growth dagster_overhead local_model archive
+BENCHMARKS := components growth dagster_overhead local_model archive backup
 
 .PHONY: help demo test check bench dev install clean
 .DEFAULT_GOAL := help
