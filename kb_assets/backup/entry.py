@@ -77,8 +77,16 @@ class Entry:
     @property
     def is_good(self) -> bool:
         """Whether it is whole, and was restored: the newest drill that did so passed."""
-        own = [drill.passed for drill in self.drills if drill.target == "scratch"]
-        return self.state == "whole" and own[:1] == [True]
+        return self.state == "whole" and self._verdicts[:1] == [True]
+
+    @property
+    def was_good(self) -> bool:
+        """Whether it is whole, and was restored once, whatever later drills said."""
+        return self.state == "whole" and any(self._verdicts)
+
+    @property
+    def _verdicts(self) -> list[bool]:
+        return [drill.passed for drill in self.drills if drill.target == "scratch"]
 
 
 @dataclass(frozen=True, slots=True)

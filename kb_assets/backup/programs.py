@@ -30,7 +30,9 @@ _LOST = re.compile(
     r"|invalid snapshot identifier|could not import the requested snapshot",
     re.IGNORECASE,
 )
-_DISK = re.compile(r"no space left on device|disk quota exceeded|input/output error", re.IGNORECASE)
+_DISK = re.compile(
+    r"no space left on device|disk quota exceeded|file too large|input/output error", re.IGNORECASE
+)
 _RIGHTS = re.compile(r"permission denied|row-level security|must be owner", re.IGNORECASE)
 
 
@@ -95,6 +97,8 @@ def run_program(
         env=environment,
         text=True,
         errors="replace",
+        # As our own files that grow too large: an error that is told, not the program's death.
+        restore_signals=False,
     ) as process:
         try:
             output, errors = _ended(process, stopping)

@@ -32,7 +32,8 @@ def plan_retention(entries: Sequence[Entry], policy: BackupSettings, now: dateti
     """Say which backups are kept, and which are deleted.
 
     The newest of each of the last days, weeks and months that have one is kept; newest is what has
-    the highest number. The last one whose drill passed is never deleted.
+    the highest number. The last one whose drill passed is never deleted; if there is none, the last
+    one that a drill ever proved is not: what failed since may have been the drill.
 
     Args:
         entries: All that are in the destination, newest first.
@@ -50,9 +51,12 @@ def plan_retention(entries: Sequence[Entry], policy: BackupSettings, now: dateti
     _keep_newest(kept, days, policy.keep_daily, lambda day: f"{day}")
     _keep_newest(kept, days, policy.keep_weekly, lambda day: f"{day:week %G-W%V}")
     _keep_newest(kept, days, policy.keep_monthly, lambda day: f"{day:month %Y-%m}")
-    good = next((one.id for one, _ in whole if one.is_good), None)
-    if good is not None:
-        kept[good].append("the last whose drill passed")
+    good = [one.id for one, _ in whole if one.is_good]
+    proven = [one.id for one, _ in whole if one.was_good]
+    if good:
+        kept[good[0]].append("the last whose drill passed")
+    elif proven:
+        kept[proven[0]].append("the last that a drill ever proved")
     keep, delete = dict[str, str](), dict[str, str]()
     for one in entries:
         reasons = kept.get(one.id)
@@ -64,15 +68,27 @@ def plan_retention(entries: Sequence[Entry], policy: BackupSettings, now: dateti
     return Plan(keep, delete)
 
 
-def prune(place: BackupPlace, plan: Plan) -> None:
-    """Delete what is to be deleted, the oldest first; what is begun is ended the next time.
+def prune(place: BackupPlace, policy: BackupSettings, now: datetime) -> Plan:
+    """Delete what is not kept, the oldest first; what is begun is ended the next time.
+
+    Before each deletion it is planned again: what a drill found meanwhile, or a run finished, may
+    have made that backup the last good one.
+
+    Returns:
+        What is kept, and what was deleted.
 
     Raises:
+        SettingsError: See `plan_retention`.
         ObjectStoreError: The store refuses us.
         ObjectStoreUnavailableError: The store cannot be reached.
     """
+    plan, deleted = plan_retention(place.entries(), policy, now), dict[str, str]()
     for backup_id in reversed(tuple(plan.delete)):
-        place.delete(backup_id)
+        plan = plan_retention(place.entries(), policy, now)
+        if backup_id in plan.delete:
+            place.delete(backup_id)
+            deleted[backup_id] = plan.delete[backup_id]
+    return Plan(plan.keep, deleted)
 
 
 def _require_past(newest: Manifest, now: datetime) -> None:

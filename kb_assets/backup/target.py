@@ -16,7 +16,12 @@ import psycopg
 from kb_assets.backup.manifest import Manifest
 from kb_assets.database.connect import conninfo, resolve_urls, unavailable_when_lost
 from kb_assets.database.statements import Statements
-from kb_assets.errors import BackupBusyError, BackupTargetError
+from kb_assets.errors import (
+    BackupBusyError,
+    BackupTargetError,
+    DatabaseUnavailableError,
+    SettingsError,
+)
 from kb_assets.settings import Settings
 
 CLAIM_SCHEMA = "kb_restore"
@@ -77,10 +82,10 @@ def find_target(settings: Settings, to_url: str = "") -> str:
     Raises:
         SettingsError: A URL is not one of PostgreSQL.
         DatabaseRefusedError: The embedded server cannot run here.
-        DatabaseUnavailableError: The embedded server did not start.
+        DatabaseUnavailableError: It did not start, or nothing answers at the other URL.
     """
     if to_url:
-        conninfo(to_url, "")
+        require_reachable(to_url, "--to-url")
         return to_url
     if settings.database_url:
         return resolve_urls(settings).migrator
@@ -88,6 +93,28 @@ def find_target(settings: Settings, to_url: str = "") -> str:
     from kb_assets.database.embedded import start_embedded
 
     return start_embedded(settings.home_folder).url("kb", ADMINISTRATOR)
+
+
+def require_reachable(url: str, option: str) -> None:
+    """Make sure that a database answers where an option says.
+
+    Args:
+        url: What the option says.
+        option: Such as `--to-url`: errors name it.
+
+    Raises:
+        SettingsError: It is not a URL of PostgreSQL.
+        DatabaseUnavailableError: Nothing answers there, or not to us.
+    """
+    try:
+        with connected(url):
+            return
+    except (SettingsError, DatabaseUnavailableError) as error:
+        raise type(error)(
+            f"{option} leads to no database.",
+            why=error.why,
+            fix=f"Correct {option}, or see whether its server runs.",
+        ) from error
 
 
 @contextmanager

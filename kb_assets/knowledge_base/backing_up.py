@@ -84,10 +84,14 @@ class BackingUp(Erasing):
 
         Raises:
             NotFoundError: There is no such backup.
+            SettingsError: The URL is not one of PostgreSQL.
             KbError: The drill could not be made, which proves nothing about the backup.
         """
         from kb_assets.backup.drill import drill
+        from kb_assets.backup.target import require_reachable
 
+        if from_url:
+            require_reachable(from_url, "--from-url")
         return drill(
             self.backup_place, self.backup_place.find(backup), self.settings, from_url=from_url
         )
@@ -117,6 +121,7 @@ class BackingUp(Erasing):
 
         Raises:
             NotFoundError: There is no such backup.
+            SettingsError: The URL is not one of PostgreSQL.
             BackupUntrustedError: It is not signed, and may run code here.
             BackupCorruptError: It is damaged: nothing was changed.
             BackupTargetError: The database is not empty, or lacks an extension or a role.
@@ -157,9 +162,7 @@ class BackingUp(Erasing):
         """Remove old backups; never the last one that a drill proved."""
         from kb_assets.backup.retention import prune
 
-        plan = self.plan_pruning()
-        prune(self.backup_place, plan)
-        return plan
+        return prune(self.backup_place, self.settings.backup, datetime.now(UTC))
 
     def _replay(self, url: str, manifest: "Manifest", *, is_beside: bool) -> tuple[str, ...]:
         from kb_assets.backup.replay import replay_erasures

@@ -488,7 +488,7 @@ def test_one_that_is_stopped_is_not_there_and_is_deleted_days_later(
     assert len(folder.keys()) == len(before) + steps
     soon = plan_retention(place.entries(), BackupSettings(), datetime(2026, 11, 28, tzinfo=UTC))
     assert not soon.delete
-    prune(place, plan_retention(place.entries(), BackupSettings(), LATER))
+    prune(place, BackupSettings(), LATER)
     assert folder.keys() == before
 
 
@@ -521,7 +521,7 @@ def test_a_deletion_that_is_stopped_is_ended_the_next_time(
             (found,) = (entry for entry in place.entries() if entry.id == SECOND)
             assert found.state == "deleting"
     assert place.newest().id == FIRST
-    prune(place, plan_retention(place.entries(), BackupSettings(), LATER))
+    prune(place, BackupSettings(), LATER)
     assert folder.keys() == before
     assert [one.name for one in (folder.objects.folder).iterdir()] == [FIRST]  # type: ignore[attr-defined]
 
@@ -530,7 +530,7 @@ def test_a_report_that_comes_after_its_backup_is_deleted_next(folder: Destinatio
     place = folder.place()
     place.note_drill(facts(FIRST, 1, passed=True))
     assert place.entries()[0].state == "deleting"
-    prune(place, plan_retention(place.entries(), BackupSettings(), LATER))
+    prune(place, BackupSettings(), LATER)
     assert folder.keys() == []
 
 

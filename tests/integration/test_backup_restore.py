@@ -193,7 +193,8 @@ def test_the_embedded_server_is_restored_into(
 def test_a_target_is_named_or_ones_own(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings()
     assert find_target(settings) == settings.migration_database_url
-    assert find_target(settings, "postgresql://h/other") == "postgresql://h/other"
+    other = settings.read_database_url
+    assert find_target(settings, other) == other
 
 
 # Where there is something.

@@ -208,7 +208,7 @@ def test_pruning_deletes_what_was_planned_and_nothing_beside_it(tmp_path: Path) 
     strange = {f"{spare.id}/not-ours", "elsewhere/not-ours"}
     for key in strange:
         place.store.put_bytes(key, b"of somebody else")
-    prune(place, plan_retention(place.entries(), policy, NOON))
+    prune(place, policy, NOON)
     assert set(place.store.list()) == ours | strange
     assert not place.verify(good)
     assert not place.verify(newest)
@@ -220,5 +220,5 @@ def test_a_deletion_that_was_broken_off_is_ended(tmp_path: Path) -> None:
     place.store.put_bytes(f"{doomed.id}/deleted.json", b"{}\n")
     place.store.delete([doomed.files[0].pieces[0].key])
     assert place.entries()[0].state == "deleting"
-    prune(place, plan_retention(place.entries(), BackupSettings(), NOON))
+    prune(place, BackupSettings(), NOON)
     assert not list(place.store.list())
