@@ -114,9 +114,9 @@ def _memory(own: list[BackedUp]) -> Row:
         f"{most['all'] / 1e6:.0f} MB",
         "< 300 MB",
         most["all"] < 300e6,
-        f"the client's processes together: Python {most['Python'] / 1e6:.0f} MB, pg_dump and its"
-        f" workers {most['pg_dump'] / 1e6:.0f} MB; what they share is counted for each; the most"
-        f" of {len(own)}",
+        f"the client's processes together, at one moment: Python at most"
+        f" {most['Python'] / 1e6:.0f} MB, pg_dump and its workers {most['pg_dump'] / 1e6:.0f} MB;"
+        f" what they share is counted for each; the most of {len(own)}",
     )
 
 
@@ -126,13 +126,15 @@ def _against_raw(own: list[Drilled], raw: list[RawRestore], rows: int) -> Row:
     more = statistics.median(one.with_all_indexes for one in raw)
     middle = min(own, key=lambda one: abs(one.whole - ours))
     least = min(raw, key=lambda one: abs(one.floor - floor))
+    rest = middle.whole - sum(taken for step, taken in middle.steps.items() if step != "total")
     return Row(
         "drill against a raw load and the HNSW index",
         f"{ours / floor:.2f} x",
         "≤ 1.15 x",
         ours <= 1.15 * floor,
-        f"{rows:,} rows: {ours:.1f} s ({_told(middle.steps)}), {middle.peaks['Python'] / 1e6:.0f}"
-        f" MB of Python; COPY into bare tables {least.load:.1f} s, HNSW"
+        f"{rows:,} rows: {ours:.1f} s ({_told(middle.steps)}, the server and the rest {rest:.1f}),"
+        f" {middle.peaks['Python'] / 1e6:.0f} MB of Python; COPY into bare tables"
+        f" {least.load:.1f} s, HNSW"
         f" {least.vector_indexes:.1f} s with {least.memory_bytes / 2**20:,.0f} MiB and"
         f" {least.workers} parallel workers; {ours / more:.2f} x if the floor has the other"
         f" indexes, too ({least.other_indexes:.1f} s); median of {len(own)}",

@@ -73,8 +73,9 @@ def _fill(kb: KnowledgeBase, chunks: int) -> None:
 
 @contextmanager
 def apart(kb: KnowledgeBase) -> Iterator[Path]:
-    """A folder on the knowledge base's disk, gone afterwards."""
+    """A folder on the knowledge base's disk, gone afterwards; a server's account may pass it."""
     folder = Path(tempfile.mkdtemp(prefix="apart-", dir=kb.settings.root))
+    folder.chmod(0o711)
     try:
         yield folder
     finally:
