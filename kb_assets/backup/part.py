@@ -138,6 +138,7 @@ def _require_absent(connection: psycopg.Connection[Any], places: Sequence[tuple[
         if connection.execute(_statements("find_relation"), named).fetchone() == (True,):
             raise BackupTargetError(
                 f"Table {schema}.{name} is there already: nothing was restored.",
+                why="It is in use; or a restore of it was killed, and it is not whole.",
                 fix="Restore into another database with --to-url, and copy over what you need.",
             )
 

@@ -38,6 +38,13 @@ select n.nspname, c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname in ('kb', 'kb_space') and pg_relation_size(c.oid) > 0;
 
+-- name: end_killed()
+-- Of a restore that was killed, programs and sessions may still be at work, and in the way.
+select pg_terminate_backend(pid, 60000)
+from pg_stat_activity
+where datname = current_database() and usename = session_user and pid <> pg_backend_pid()
+    and application_name in ('kb_assets restore', 'kb_assets pg_restore');
+
 -- name: find_own_schemas()
 -- Those that hold nothing of an extension.
 select nspname

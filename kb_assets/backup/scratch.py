@@ -4,8 +4,9 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 
 import psycopg
 from psycopg.sql import Identifier
@@ -79,7 +80,7 @@ def scratch_database(folder: Path, major: int) -> Iterator[str]:
                 server.execute(_statements(step, database=Identifier(_DATABASE)))
         yield address.url(_DATABASE, ADMINISTRATOR)
     finally:
-        cluster.stop()
+        _discard(cluster)
 
 
 def _offered(major: int) -> int:
@@ -97,13 +98,19 @@ def _end_abandoned(root: Path) -> None:
     """Stop the servers of drills that were killed: their folders are locked by nobody."""
     for folder in root.iterdir() if root.is_dir() else ():
         version = folder / "postgres" / "data" / "PG_VERSION"
-        handle = os.open(folder, os.O_RDONLY)
-        try:
+        # Another drill is at work there, or ended this moment.
+        with suppress(BlockingIOError, FileNotFoundError), ExitStack() as held:
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if version.is_file():
                 _log.warning("Ending what a killed drill left in %s.", folder)
-                Cluster(folder / "postgres", int(version.read_text())).stop()
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(handle)
+                _discard(Cluster(folder / "postgres", int(version.read_text())))
+
+
+def _discard(cluster: Cluster) -> None:
+    """Stop a server that is not started again; its socket may lie elsewhere."""
+    cluster.stop()
+    note = cluster.folder / "socket-folder"
+    if note.is_file():
+        rmtree(note.read_text(), ignore_errors=True)

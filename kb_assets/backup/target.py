@@ -236,6 +236,7 @@ def _empty(connection: psycopg.Connection[Any]) -> None:
     """Drop what is nothing; anything else is an error, see `require_empty`."""
     if not require_empty(connection):
         return
+    connection.execute(_statements("end_killed"))
     for (schema,) in connection.execute(_statements("find_own_schemas")).fetchall():
         connection.execute(_statements("drop_schema", schema=schema))
     for _, _, statement in connection.execute(_statements("find_objects")).fetchall():
