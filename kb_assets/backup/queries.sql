@@ -30,6 +30,9 @@ set transaction snapshot {snapshot};
 -- name: try_lock(lock_class, lock_id)
 select pg_try_advisory_lock(:lock_class::int4, :lock_id::int4);
 
+-- name: unlock(lock_class, lock_id)
+select pg_advisory_unlock(:lock_class::int4, :lock_id::int4);
+
 -- name: find_holder(lock_class, lock_id)
 select a.application_name, a.backend_start
 from pg_locks l

@@ -39,6 +39,7 @@ _PREPARE = _statements("prepare_session")
 _BEGIN = _statements("begin_snapshot")
 _EXPORT = _statements("export_snapshot")
 _TRY_LOCK = _statements("try_lock")
+_UNLOCK = _statements("unlock")
 _FIND_HOLDER = _statements("find_holder")
 
 Result = TypeVar("Result")
@@ -172,7 +173,12 @@ def only_backup(url: str, run_id: str) -> Iterator[None]:
     with unavailable_when_lost(), _connected(url, f"{_NAME} {run_id}") as connection:
         if connection.execute(_TRY_LOCK, lock).fetchone() != (True,):
             raise _busy(connection.execute(_FIND_HOLDER, lock).fetchone())
-        yield
+        try:
+            yield
+        finally:
+            # The server may take a moment to see that a session is closed.
+            with suppress(psycopg.Error):
+                connection.execute(_UNLOCK, lock)
 
 
 @contextmanager
