@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from kb_assets.errors import DiskError
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""Of the GNU C library; others give memory back by themselves, or not at all."""
+_MOST_ARENAS = -8
+"""What `mallopt` calls M_ARENA_MAX."""
 
 
 class TooLargeError(DiskError):
@@ -19,11 +19,11 @@ class TooLargeError(DiskError):
 
 
 def share_allocator() -> None:
-    """Let Arrow take memory from where everything else in the process does."""
+    """Let Arrow take memory from where everything else does, and every thread from one place.
+
+    Otherwise each thread keeps what it freed to itself. Of the GNU C library; others manage.
+    """
     pa.set_memory_pool(pa.system_memory_pool())
-
-
-def give_back() -> None:
-    """Return what was freed to the operating system."""
-    if _trim is not None:
-        _trim(0)
+    options = getattr(ctypes.CDLL(None), "mallopt", None)
+    if options is not None:
+        options(_MOST_ARENAS, 1)

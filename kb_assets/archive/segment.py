@@ -21,10 +21,10 @@ from kb_assets.archive.manifest import (
     manifest_bytes,
     manifest_of,
 )
-from kb_assets.archive.memory import TooLargeError, give_back
+from kb_assets.archive.memory import TooLargeError
 from kb_assets.archive.plan import Window, manifest_key, object_key, rows_per_segment, window_of
 from kb_assets.archive.relation import Aging
-from kb_assets.archive.repeats import part_repeats
+from kb_assets.archive.repeats import Known, part_repeats
 from kb_assets.archive.verify import fetch_verified
 from kb_assets.database.names import SCHEMA
 from kb_assets.database.run import Run
@@ -102,14 +102,14 @@ class Piece:
 
 
 def copies(
-    work: Work, table: str, known: tuple[Path, ...], measured: tuple[int, int]
+    work: Work, table: str, known: Sequence[Known], measured: tuple[int, int]
 ) -> Iterator[Piece]:
     """Copy a month's rows, as many as one segment holds at a time, out of one snapshot.
 
     Args:
         work: The month.
         table: The partition, or the table of late rows.
-        known: Files whose keys are left out.
+        known: Segments whose keys are left out.
         measured: About how many rows there are, and what they take.
 
     Raises:
@@ -123,10 +123,10 @@ def copies(
         ThreadPoolExecutor(1) as reading,
     ):
         ahead: _Ahead | None = None
-        left = deque(_cut(work, table, window_of(work.lease.month), rows_per_segment(*measured)))
+        left = deque([(window_of(work.lease.month), rows_per_segment(*measured))])
         while ahead or left:
-            now = ahead or _read(work, reading, cursor, table, left.popleft())
-            ahead = _read(work, reading, cursor, table, left.popleft()) if left else None
+            now = ahead or _read(work, reading, cursor, table, left)
+            ahead = _read(work, reading, cursor, table, left) if left else None
             try:
                 piece = _copied(work, sorting, now, known)
             except TooLargeError:
@@ -137,7 +137,7 @@ def copies(
                     wait([ahead.arriving])
                     left.appendleft((ahead.window, ahead.rows))
                     ahead = None
-                left.extendleft(reversed(_cut(work, table, now.window, max(1, now.rows // 8))))
+                left.appendleft((now.window, max(1, now.rows // 8)))
             else:
                 yield piece
 
@@ -151,20 +151,20 @@ class _Ahead:
     arriving: Future[Any]
 
 
-def _cut(work: Work, table: str, window: Window, rows: int) -> list[tuple[Window, int]]:
-    with work.run.database.transaction() as connection:
-        work.lease.guard(connection)
-        return [(one, rows) for one in store.windows(connection, table, window, rows)]
-
-
 def _read(
     work: Work,
     reading: ThreadPoolExecutor,
     cursor: Any,  # noqa: ANN401
     table: str,
-    cut: tuple[Window, int],
+    left: deque[tuple[Window, int]],
 ) -> _Ahead:
-    window, rows = cut
+    """Read about so many rows of the first window that is left."""
+    whole, rows = left.popleft()
+    with work.run.database.transaction() as connection:
+        work.lease.guard(connection)
+        window = store.first_window(connection, table, whole, rows)
+    if window.high < whole.high:
+        left.appendleft((Window(window.high, whole.high), rows))
     statement = _statements(
         "copied",
         copied=work.aging.copied(),
@@ -179,14 +179,11 @@ def _copied(
     work: Work,
     sorting: Any,  # noqa: ANN401
     ahead: _Ahead,
-    known: tuple[Path, ...],
+    known: Sequence[Known],
 ) -> Piece:
     file = work.folder / f"{ahead.window.low:%d-%H%M%S.%f}.parquet"
     with work.timed("copy"):
-        give_back()
-        rows, repeated = ahead.arriving.result(), None
-        if known:
-            rows, repeated = part_repeats(rows, work.aging, known)
+        rows, repeated = part_repeats(ahead.arriving.result(), work.aging, known)
         return Piece(ahead.window, write_sorted(sorting, rows, file, work.aging), repeated)
 
 
@@ -237,7 +234,6 @@ def prove(work: Work, copied: Copied) -> tuple[dict[str, Any], Path]:
         copied.written.file.unlink()
     with work.timed("verify"):
         proven = fetch_verified(work.destination, facts, work.aging, work.folder)
-        give_back()
     made = Made(copied.segment, work.run.run_id, *work.server)
     manifest = manifest_of(facts, made, copied.window, copied.source, work.aging)
     work.destination.put_bytes(manifest_key(facts.object_key), manifest_bytes(manifest))

@@ -4,11 +4,13 @@ Whatever fails before the commit leaves every row where it was. The month stays 
 hides nothing from anybody, and the next run begins its copy anew.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from kb_assets.archive.clean import KEPT
 from kb_assets.archive.commit import commit_late, commit_month
 from kb_assets.archive.lease import MonthLease, month_lease
 from kb_assets.archive.memory import share_allocator
-from kb_assets.archive.plan import due_months, window_of
+from kb_assets.archive.plan import Window, due_months, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
+from kb_assets.archive.repeats import Known
 from kb_assets.archive.segment import Copied, Piece, Work, copies, enter, note_replaced, prove
 from kb_assets.archive.verify import fetch_whole
 from kb_assets.archive.workplace import workplace
@@ -30,6 +33,9 @@ from kb_assets.object_store import ObjectStore
 
 _ATTEMPTS = 3
 """How often late rows are copied again that changed meanwhile."""
+
+_LATE_UNDER_WAY = 2
+"""Pieces of late rows: while one is committed, the next is proven, and one more is copied."""
 
 _statements = Statements.beside(__file__)
 _CLOSE_MONTH = _statements("close_month")
@@ -185,33 +191,53 @@ def _archive_late(work: Work, report: MonthReport) -> None:
                 raise
 
 
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """A segment that may be committed, its manifest, and its file as it was read back."""
+
+    copied: Copied
+    manifest: dict[str, Any]
+    file: Path
+
+
 def _archive_late_once(work: Work, report: MonthReport) -> None:
     measured = _measured(work, work.aging.late)
     if not measured[0]:
         return
-    with ThreadPoolExecutor(1) as beside:
-        last: Future[None] | None = None
-        for piece in copies(work, work.aging.late, _known_files(work), measured):
-            if last is not None:
-                last.result()
-            last = beside.submit(_prove_and_commit_late, work, report, piece)
-        if last is not None:
-            last.result()
+    with ThreadPoolExecutor(1) as proving, ThreadPoolExecutor(1) as committing:
+        under_way: deque[Future[None]] = deque()
+        for piece in copies(work, work.aging.late, _known(work), measured):
+            if len(under_way) == _LATE_UNDER_WAY:
+                under_way.popleft().result()
+            proof = proving.submit(_prove_late, work, piece)
+            under_way.append(committing.submit(_commit_late, work, report, piece, proof))
+        for commit in under_way:
+            commit.result()
     report.table_bytes += measured[1]
 
 
-def _prove_and_commit_late(work: Work, report: MonthReport, piece: Piece) -> None:
+def _prove_late(work: Work, piece: Piece) -> _Proven | None:
+    """Enter and prove what a piece has; nothing if all of it was cold already."""
+    if not piece.written.tally.rows:
+        return None
     segments: list[Copied] = []
-    manifests, proven, rows = {}, None, piece.written.tally.rows
     with _given_up_on_error(work, segments):
-        if rows:
-            segments.append(enter(work, "late", piece.window, piece.written))
-            manifests[segments[0].segment], proven = prove(work, segments[0])
-        with work.timed("commit"):
-            deleted = commit_late(
-                work.run.database, work.lease, work.aging, manifests, proven, piece.repeated
-            )
-    report.repeated += deleted - rows
+        segments.append(enter(work, "late", piece.window, piece.written))
+        return _Proven(segments[0], *prove(work, segments[0]))
+
+
+def _commit_late(
+    work: Work, report: MonthReport, piece: Piece, proof: Future[_Proven | None]
+) -> None:
+    proven = proof.result()
+    segments = [proven.copied] if proven else []
+    manifests = {proven.copied.segment: proven.manifest} if proven else {}
+    file = proven.file if proven else None
+    with _given_up_on_error(work, segments), work.timed("commit"):
+        deleted = commit_late(
+            work.run.database, work.lease, work.aging, manifests, file, piece.repeated
+        )
+    report.repeated += deleted - piece.written.tally.rows
     for copied in segments:
         _report(work, report, copied)
 
@@ -228,11 +254,17 @@ def _restored(work: Work) -> list[store.Segment]:
         return store.find_segments(connection, [work.lease.month], ("restored",), aging=work.aging)
 
 
-def _known_files(work: Work) -> tuple[Path, ...]:
-    """Return what is cold of the month, byte for byte as it was when it was verified."""
+def _known(work: Work) -> list[Known]:
+    """Return what is cold of the month; files are, byte for byte, as when they were verified."""
     with work.run.database.transaction() as connection:
         segments = store.find_segments(connection, [work.lease.month], aging=work.aging)
-    return tuple(fetch_whole(work.destination, segment.facts, work.folder) for segment in segments)
+    return [
+        Known(
+            Window(segment.low, segment.high),
+            partial(fetch_whole, work.destination, segment.facts, work.folder),
+        )
+        for segment in segments
+    ]
 
 
 def _report(work: Work, report: MonthReport, copied: Copied) -> None:

@@ -1,6 +1,6 @@
 """What the database knows of segments, read and written; the statements are in `queries.sql`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
@@ -171,21 +171,16 @@ def measure(
     return int(row[0]), int(row[1])
 
 
-def windows(
-    connection: psycopg.Connection, table: str, window: Window, rows: int
-) -> Iterator[Window]:
-    """Cut a window into ones of about so many rows; rows of one moment stay together."""
+def first_window(connection: psycopg.Connection, table: str, window: Window, rows: int) -> Window:
+    """Cut about so many rows off the front of a window; rows of one moment stay together."""
     after = _statements("row_after", table=(SCHEMA, table))
     next_moment = _statements("moment_after", table=(SCHEMA, table))
-    low = window.low
-    while low < window.high:
-        named = {"low": low, "high": window.high, "rows": rows}
-        row = connection.execute(after, named).fetchone()
-        if row is not None and row[0] == low:
-            row = connection.execute(next_moment, {"low": low, "high": window.high}).fetchone()
-        high = window.high if row is None else row[0]
-        yield Window(low, high)
-        low = high
+    named = {"low": window.low, "high": window.high, "rows": rows}
+    row = connection.execute(after, named).fetchone()
+    if row is not None and row[0] == window.low:
+        named = {"low": window.low, "high": window.high}
+        row = connection.execute(next_moment, named).fetchone()
+    return Window(window.low, window.high if row is None else row[0])
 
 
 def add_segment(
