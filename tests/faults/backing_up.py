@@ -188,7 +188,7 @@ _processes.set_forkserver_preload([__name__])
 
 
 class BackupProcess:
-    """Work on backups in a process of its own, which leads a group of its own.
+    """Work on backups in a process of its own.
 
     Args:
         settings: The knowledge base's.
@@ -207,9 +207,8 @@ class BackupProcess:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid or 0, signal.SIGKILL)
-        self._process.join(30)
+        with suppress(psutil.NoSuchProcess):
+            self.kill()
 
     def wait(self, seconds: float = 60.0) -> str:
         """Return what it says next: that it stopped, that it is done, or what went wrong."""
@@ -222,14 +221,14 @@ class BackupProcess:
 
     def kill(self, *, alone: bool = False) -> None:
         """Kill it and the programs that it runs, or it alone."""
-        assert self._process.pid is not None
-        (os.kill if alone else os.killpg)(self._process.pid, signal.SIGKILL)
+        programs = [] if alone else self.programs()
+        self._process.kill()
+        for program in programs:
+            program.kill()
         self._process.join(30)
-        assert self._process.exitcode == -signal.SIGKILL
 
 
 def _work(settings: str, work: Work, arm: tuple[str, str] | None, channel: Connection) -> None:
-    os.setsid()
     os.environ["KB_BACKUP_KEY"] = KEY.decode()
 
     def stop() -> None:
