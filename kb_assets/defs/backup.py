@@ -14,11 +14,11 @@ from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 
 DESCRIPTION = """
-The database as it was at one moment, in the destination of `[backup]`: definitions, rows, roles,
+The database as it was at one moment, where `uri` under `[backup]` says: definitions, rows, roles,
 and a manifest with the hash of every file and the checksum of every table.
 
-A backup is of now: only today's partition can be made. Then backups that are kept no longer are
-deleted; the last one whose drill passed never is.
+A backup is of now: only today's partition can be made (**Latest**), and days that were missed stay
+missing. Then backups that are kept no longer are deleted; the last one whose drill passed never is.
 
 It counts once it was restored: **backup_restores** does that, on a server of its own. If that check
 or **backup_matches_manifest** is red, make another backup at once, and find out what became of this

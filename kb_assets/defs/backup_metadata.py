@@ -1,5 +1,7 @@
 """What a backup's materialization shows, and what its drill does."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from kb_assets.backup.stage import BackupReport
 
 _HASH_DIGITS = 12
+_MOST_LINES = 20
 
 
 def backup_metadata(report: "BackupReport", url: str) -> Metadata:
@@ -24,7 +27,7 @@ def backup_metadata(report: "BackupReport", url: str) -> Metadata:
     return {
         "backup": dg.MetadataValue.text(made.id),
         "url": dg.MetadataValue.text(url),
-        "snapshot_at": dg.MetadataValue.text(made.snapshot_at),
+        "snapshot_at": dg.MetadataValue.timestamp(datetime.fromisoformat(made.snapshot_at)),
         "dagster/row_count": dg.MetadataValue.int(made.rows),
         "encrypted": dg.MetadataValue.bool(made.is_encrypted),
         **counts(
@@ -36,19 +39,27 @@ def backup_metadata(report: "BackupReport", url: str) -> Metadata:
             }
         ),
         "tables": table(["table", "rows", "checksum"], rows),
-        **({"notes": dg.MetadataValue.json(list(report.notes))} if report.notes else {}),
+        **({"notes": listed(report.notes)} if report.notes else {}),
     }
 
 
 def drill_metadata(found: "DrillFacts") -> Metadata:
-    """Return what is shown of a drill; how long it took is the RTO."""
+    """Return what is shown of a drill; how long it took is the RTO, if it passed."""
     seconds = {step: taken / 1000 for step, taken in found.seconds.items()}
     told = {"failures": found.failures, "notes": found.notes}
     return {
         "backup": dg.MetadataValue.text(found.id),
-        **counts({"rto_seconds": seconds["total"], **_named(seconds)}),
-        **{name: dg.MetadataValue.json(list(lines)) for name, lines in told.items() if lines},
+        **counts({"rto_seconds": seconds["total"]} if found.passed else {}),
+        **counts(_named(seconds)),
+        **{name: listed(lines) for name, lines in told.items() if lines},
     }
+
+
+def listed(lines: Sequence[str]) -> dg.MetadataValue:
+    """Return sentences as the UI shows them at once, a line for each; JSON is a click away."""
+    more = len(lines) - _MOST_LINES
+    told = [*lines[:_MOST_LINES], *([f"And {more:,} more."] if more > 0 else [])]
+    return dg.MetadataValue.text("\n".join(told))
 
 
 def _named(seconds: dict[str, float]) -> dict[str, float]:

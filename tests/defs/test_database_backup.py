@@ -141,8 +141,47 @@ def test_one_flipped_bit_turns_checks_red_that_name_the_file(kb: KnowledgeBase) 
     for one in red.values():
         assert not one.passed
         assert one.severity == dg.AssetCheckSeverity.ERROR
-        assert name in (one.description or "")
-        assert str(file) in (one.description or "")
+        assert f"is damaged. {name}: {file} holds other bytes" in (one.description or "")
+        assert (one.description or "").count(kb.backups()[0].id) == 2  # its own, and the file's
+
+
+def test_what_could_not_be_restored_is_no_measure_of_what_can(kb: KnowledgeBase) -> None:
+    assert back_up(kb).success
+    assert back_up(kb).success
+    damage(next(iter(files(kb).values())))
+
+    red = evaluate_all(kb, (BACKUP, RESTORES), (BACKUP, FRESH))
+
+    newest, older = (datetime.fromisoformat(name[:16]) for name in (b.id for b in kb.backups()))
+    assert not red[RESTORES].passed
+    assert "rto_seconds" not in red[RESTORES].metadata
+    assert red[FRESH].passed
+    lost = red[FRESH].metadata["rpo_seconds"].value
+    assert lost > (datetime.now(UTC) - newest).total_seconds()  # type: ignore[operator]
+    assert lost < (datetime.now(UTC) - older).total_seconds() + 5  # type: ignore[operator]
+
+
+def test_the_only_backup_whose_drill_failed_is_not_fresh(kb: KnowledgeBase) -> None:
+    assert back_up(kb).success
+    damage(next(iter(files(kb).values())))
+
+    red = evaluate_all(kb, (BACKUP, RESTORES), (BACKUP, FRESH))
+
+    assert not red[FRESH].passed
+    assert "no whole backup" in (red[FRESH].description or "")
+
+
+def test_what_would_have_been_lost_just_before_is_told(kb: KnowledgeBase) -> None:
+    kb.back_up()
+    kb.back_up()
+    newest, older = (one.manifest for one in kb.backups())
+
+    worst = evaluate(kb, BACKUP, FRESH).metadata["rpo_worst_seconds"].value
+
+    assert newest is not None
+    assert older is not None
+    between = datetime.fromisoformat(newest.snapshot_at) - datetime.fromisoformat(older.snapshot_at)
+    assert worst == pytest.approx(between.total_seconds(), abs=0.001)
 
 
 def test_a_damaged_manifest_does_not_let_an_older_backup_stand_for_it(kb: KnowledgeBase) -> None:
@@ -194,7 +233,7 @@ def test_a_backup_and_its_drill_grow_old(
     older = evaluate(kb, BACKUP, FRESH)
 
     assert [one.passed for one in (undrilled, fresh, old, older)] == [False, True, False, False]
-    assert "No drill ever passed" in (undrilled.description or "")
+    assert "passed its last drill" in (undrilled.description or "")
     assert "27.0 hours old" in (old.description or "")
     assert "last drill that passed" not in (old.description or "")
     assert "last drill that passed" in (older.description or "")
