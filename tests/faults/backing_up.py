@@ -176,7 +176,6 @@ DRILL: dict[str, Arm] = {
     "the server is started": before(drill, "restore"),
     "rows are there": before(loading.Load, "index"),
     "it is being compared": before(drill, "compare"),
-    "the report is to be put": before(BackupPlace, "note_drill"),
     "the report is put": after(BackupPlace, "note_drill"),
 }
 """What happens when a process is stopped, in the order of the steps."""
@@ -224,7 +223,8 @@ class BackupProcess:
         programs = [] if alone else self.programs()
         self._process.kill()
         for program in programs:
-            program.kill()
+            with suppress(psutil.NoSuchProcess):
+                program.kill()
         self._process.join(30)
 
 
@@ -235,6 +235,7 @@ def _work(settings: str, work: Work, arm: tuple[str, str] | None, channel: Conne
         channel.send("stopped")
         # Whatever else this process does ends at the step, too.
         os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(3600)  # The signal may come to another thread first.
 
     try:
         opened = Settings.model_validate_json(settings)
