@@ -108,7 +108,7 @@ class Cluster:
             _log.warning("The embedded server's socket was removed; restarting the server.")
             self.stop()
         account = ServerAccount.choose(embedded_binaries(self.major))
-        self._initialise(account)
+        self._initialise(account, options)
         self._start(account, options)
         return ServerAddress(self._socket_folder_in_use())
 
@@ -142,7 +142,7 @@ class Cluster:
             time.sleep(0.05)
         return state
 
-    def _initialise(self, account: ServerAccount) -> None:
+    def _initialise(self, account: ServerAccount, options: Mapping[str, str]) -> None:
         """Create the data folder, whole or not at all."""
         found = self._version()
         if found is not None:
@@ -160,6 +160,7 @@ class Cluster:
             "initdb",
             *("-D", str(unfinished), "-U", ADMINISTRATOR, "--auth=trust", "--data-checksums"),
             *("--encoding=UTF8", f"--locale={locale}"),
+            *(("--no-sync",) if options.get("fsync") == "off" else ()),
         )
         if result.returncode != 0:
             raise DatabaseUnavailableError(
