@@ -110,18 +110,15 @@ def _restores(kb: KnowledgeBase) -> dg.AssetCheckResult:
 
 def _is_fresh(kb: KnowledgeBase) -> dg.AssetCheckResult:
     limits, entries, now = kb.settings.backup, kb.backups(), datetime.now(UTC)
-    made = [
-        datetime.fromisoformat(one.manifest.snapshot_at)
-        for one in entries
-        if one.manifest and _may_come_back(one)
-    ]
-    if not made:
+    whole = [one.manifest for one in entries if one.manifest and _may_come_back(one)]
+    made = [datetime.fromisoformat(manifest.snapshot_at) for manifest in whole]
+    if not whole:
         return _red(FRESH, f"There is no whole backup. {_AGAIN}")
     age, drilled = now - made[0], _last_drill(entries)
+    words = f"The newest whole backup, {whole[0].id}, is {_span(age)} old"
     told = []
     if age > timedelta(hours=limits.max_age_hours):
-        allowed = f"`max_age_hours` is {limits.max_age_hours}"
-        told.append(f"The newest whole backup is {_span(age)} old; {allowed}. {_AGAIN}")
+        told.append(f"{words}; `max_age_hours` is {limits.max_age_hours}. {_AGAIN}")
     if age < -SKEW or (drilled is not None and drilled - now > SKEW):
         told.append("The newest backup or drill is from the future: set the clocks right.")
     if drilled is None:
@@ -137,7 +134,7 @@ def _is_fresh(kb: KnowledgeBase) -> dg.AssetCheckResult:
     shown = counts({name: span.total_seconds() for name, span in ages.items()})
     if told:
         return _red(FRESH, " ".join(told), shown)
-    return _green(FRESH, f"The newest whole backup is {_span(age)} old.", shown)
+    return _green(FRESH, f"{words}.", shown)
 
 
 def _may_come_back(entry: "Entry") -> bool:

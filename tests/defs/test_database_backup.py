@@ -156,6 +156,7 @@ def test_what_could_not_be_restored_is_no_measure_of_what_can(kb: KnowledgeBase)
     assert not red[RESTORES].passed
     assert "rto_seconds" not in red[RESTORES].metadata
     assert red[FRESH].passed
+    assert kb.backups()[1].id in (red[FRESH].description or "")
     lost = red[FRESH].metadata["rpo_seconds"].value
     assert lost > (datetime.now(UTC) - newest).total_seconds()  # type: ignore[operator]
     assert lost < (datetime.now(UTC) - older).total_seconds() + 5  # type: ignore[operator]
