@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from psycopg.sql import Composed
 
 from kb_assets.archive.memory import TooLargeError
-from kb_assets.archive.plan import SEGMENT_BYTES
 from kb_assets.archive.relation import RECORD, ROW_HASH, Aging
 from kb_assets.archive.row_hash import (
     SUM_BYTES,
@@ -30,7 +29,7 @@ from kb_assets.errors import DatabaseUnavailableError, DiskError
 
 _MEMORY = "160MB"
 _BATCH_BYTES = 2 * 1024 * 1024
-_MOST_BYTES = 4 * SEGMENT_BYTES
+_MOST_BYTES = 64 * 1024 * 1024
 _ROWS_PER_GROUP = 16_384
 _COMPRESSION_LEVEL = 2
 
