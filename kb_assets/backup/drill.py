@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -89,11 +90,14 @@ def _restore(place: BackupPlace, manifest: Manifest, folder: Path, found: Findin
     files = folder / "backup"
     files.mkdir(mode=0o700)
     found.timed("fetch", lambda: place.fetch(manifest, files))
-    with scratch_database(folder, manifest.server_major) as url:
+    with ExitStack() as held:
+        server = scratch_database(folder, manifest.server_major)
+        url = found.timed("server", lambda: held.enter_context(server))
         report = restore(manifest, files, url)
         found.seconds.update(report.seconds)
         found.notes += report.notes
         found.merge(compare(manifest, files, url, is_copy=True))
+        found.timed("server", held.close)
 
 
 def _compare_with(
