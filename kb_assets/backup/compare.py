@@ -79,7 +79,7 @@ def compare(manifest: Manifest, folder: Path, url: str, *, is_copy: bool) -> Fin
         found.add("sequences", lambda: _sequences(manifest, snapshot, is_copy))
         if not is_copy:
             found.add("checksums", lambda: ((), _rows(manifest, snapshot)))
-        found.add("looking through", lambda: index_faults(snapshot))
+        found.add("index checks", lambda: index_faults(snapshot))
         questions = read_questions(folder)
         found.add("questions", lambda: _answers(questions, snapshot, is_copy))
     return found
