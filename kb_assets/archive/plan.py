@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-SEGMENT_BYTES = 12 * 1024 * 1024
+SEGMENT_BYTES = 14 * 1024 * 1024
 """How much of a table, about, goes into one segment: what memory is bounded by."""
 
 _MOST_ROWS = 200_000
