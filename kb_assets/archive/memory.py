@@ -1,7 +1,7 @@
-"""Memory that is given back: a month is copied in pieces, to take no more than one at a time.
+"""Memory that is shared: a month is copied in pieces, to take no more than a few at a time.
 
-Allocators keep what was freed for the next time. Arrow, DuckDB and the driver each have their own
-habits, and what they keep adds up to several times what they need at once.
+Allocators keep what was freed for the next time. Arrow, DuckDB, the driver and each thread have
+their own, and what they keep adds up to several times what they need at once.
 """
 
 import ctypes

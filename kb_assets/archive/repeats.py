@@ -1,7 +1,8 @@
 """Late rows that are archived already: found by their keys, in files of any size."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kb_assets.archive.relation import ROW_HASH, Aging
 _BATCH_ROWS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """A segment whose rows are archived already.
 
@@ -26,14 +27,11 @@ class Known:
 
     window: Window
     fetch: Callable[[], Path]
-    _fetched: list[Path] = field(default_factory=list)
 
-    @property
+    @cached_property
     def file(self) -> Path:
         """Its file, fetched when it is first asked for."""
-        if not self._fetched:
-            self._fetched.append(self.fetch())
-        return self._fetched[0]
+        return self.fetch()
 
 
 def part_repeats(rows: Any, aging: Aging, known: Sequence[Known]) -> tuple[Any, Any]:  # noqa: ANN401

@@ -77,16 +77,17 @@ class Entry:
     @property
     def is_good(self) -> bool:
         """Whether it is whole, and was restored: the newest drill that did so passed."""
-        return self.state == "whole" and self._verdicts[:1] == [True]
+        return self.state == "whole" and any(drill.passed for drill in self.own_drills[:1])
 
     @property
     def was_good(self) -> bool:
         """Whether it is whole, and was restored once, whatever later drills said."""
-        return self.state == "whole" and any(self._verdicts)
+        return self.state == "whole" and any(drill.passed for drill in self.own_drills)
 
     @property
-    def _verdicts(self) -> list[bool]:
-        return [drill.passed for drill in self.drills if drill.target == "scratch"]
+    def own_drills(self) -> tuple[DrillFacts, ...]:
+        """The drills that restored it, newest first; others looked at another database."""
+        return tuple(drill for drill in self.drills if drill.target == "scratch")
 
 
 @dataclass(frozen=True, slots=True)

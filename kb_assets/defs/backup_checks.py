@@ -139,18 +139,13 @@ def _is_fresh(kb: KnowledgeBase) -> dg.AssetCheckResult:
 
 def _may_come_back(entry: "Entry") -> bool:
     """Say whether a backup is whole as far as is known: no drill of ours failed since."""
-    is_drilled = any(drill.target == "scratch" for drill in entry.drills)
-    return entry.state == "whole" and (entry.is_good or not is_drilled)
+    return entry.state == "whole" and (entry.is_good or not entry.own_drills)
 
 
 def _last_drill(entries: "Sequence[Entry]") -> datetime | None:
     """Return when a backup that may come back was last proven to."""
-    passed = [
-        next(drill for drill in one.drills if drill.target == "scratch")
-        for one in entries
-        if one.is_good
-    ]
-    return max((datetime.fromisoformat(drill.finished_at) for drill in passed), default=None)
+    passed = [one.own_drills[0].finished_at for one in entries if one.is_good]
+    return max(map(datetime.fromisoformat, passed), default=None)
 
 
 def _first(lines: Sequence[str], key: str) -> str:
