@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -28,6 +29,10 @@ from kb_assets.database.provision import create_extension
 from kb_assets.documents.files import LocalFolder
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
+from tests.servers.flaky_proxy import FlakyProxy
+
+if TYPE_CHECKING:
+    from tests.servers.s3_servers import Bucket
 
 # What a crash of the machine would destroy is thrown away anyway.
 UNSAFE_AND_FAST = {
@@ -189,3 +194,10 @@ def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
     hour_ns = 3600 * 10**9
     late = partial(LocalFolder, clock=lambda: time.time_ns() + hour_ns)
     monkeypatch.setattr("kb_assets.documents.open.LocalFolder", late)
+
+
+@pytest.fixture
+def proxy(bucket: "Bucket") -> Iterator[FlakyProxy]:
+    """What stands before a module's bucket, and goes wrong as told."""
+    with FlakyProxy(bucket.endpoint) as proxy:
+        yield proxy

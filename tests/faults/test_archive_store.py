@@ -47,13 +47,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
 
 @pytest.fixture(params=["moto", "rclone"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return known(request.getfixturevalue(request.param).new_bucket(), monkeypatch)
-
-
-def known(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    for name, value in bucket.environment.items():
-        monkeypatch.setenv(name, value)
-    return bucket
+    return request.getfixturevalue(request.param).new_bucket().known(monkeypatch)
 
 
 @pytest.fixture
@@ -64,12 +58,6 @@ def far(make_settings: Make, open_settings: Open, bucket: Bucket) -> Iterator[Sh
     with Shelf(kb, lambda key: bucket.objects.read(f"kb/{key}")) as far:
         far.append(*range(8))
         yield far
-
-
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FlakyProxy]:
-    with FlakyProxy(bucket.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -181,7 +169,7 @@ def place(request: pytest.FixtureRequest) -> tuple[Shelf, Objects, str]:
         shelf: Shelf = request.getfixturevalue("shelf")
         return shelf, FolderObjects(Path(shelf.kb.archive_store.uri)), ""
     server = request.getfixturevalue(request.param)
-    bucket = known(server.new_bucket(), request.getfixturevalue("monkeypatch"))
+    bucket = server.new_bucket().known(request.getfixturevalue("monkeypatch"))
     archive = {"uri": bucket.uri(), "options": bucket.options}
     settings = request.getfixturevalue("make_settings")(archive=archive)
     kb = request.getfixturevalue("open_settings")(settings)

@@ -88,16 +88,7 @@ def moto() -> Iterator[MotoServer]:
 
 @pytest.fixture
 def bucket(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    bucket = moto.new_bucket()
-    for name, value in bucket.environment.items():
-        monkeypatch.setenv(name, value)
-    return bucket
-
-
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FlakyProxy]:
-    with FlakyProxy(bucket.endpoint) as proxy:
-        yield proxy
+    return moto.new_bucket().known(monkeypatch)
 
 
 @pytest.fixture

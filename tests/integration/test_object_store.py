@@ -38,19 +38,13 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
 
 @pytest.fixture(params=["moto", "rclone"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return known(request.getfixturevalue(request.param).new_bucket(), monkeypatch)
+    return request.getfixturevalue(request.param).new_bucket().known(monkeypatch)
 
 
 @pytest.fixture
 def strict_bucket(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A bucket in a store that knows conditional puts."""
-    return known(moto.new_bucket(), monkeypatch)
-
-
-def known(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    for name, value in bucket.environment.items():
-        monkeypatch.setenv(name, value)
-    return bucket
+    return moto.new_bucket().known(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def in_folder(folder: Path) -> Place:
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     if request.param == "folder":
         return in_folder(tmp_path)
-    return in_bucket(known(request.getfixturevalue(request.param).new_bucket(), monkeypatch))
+    return in_bucket(request.getfixturevalue(request.param).new_bucket().known(monkeypatch))
 
 
 @pytest.fixture(params=["folder", "moto"])
@@ -95,12 +89,6 @@ def strict_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "folder":
         return in_folder(tmp_path)
     return in_bucket(request.getfixturevalue("strict_bucket"))
-
-
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FlakyProxy]:
-    with FlakyProxy(bucket.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -261,7 +249,7 @@ store.put_file(sys.argv[3], Path(sys.argv[4]), b"")
 def test_a_large_file_is_not_held_in_memory(
     rclone: RcloneServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket = known(rclone.new_bucket(), monkeypatch)
+    bucket = rclone.new_bucket().known(monkeypatch)
     file = tmp_path / "large"
     with file.open("wb") as sparse:
         sparse.truncate(64 * 1024 * 1024)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
 
 REGION = "us-east-1"
@@ -62,6 +63,12 @@ class Bucket:
 
     def uri(self, prefix: str = "kb") -> str:
         return f"s3://{self.name}/{prefix}"
+
+    def known(self, monkeypatch: pytest.MonkeyPatch) -> "Bucket":
+        """Let clients in this process know who they are, for as long as a test lasts."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        return self
 
 
 class MotoServer:
