@@ -10,6 +10,7 @@ from kb_assets.settings.indexing import (
     SourceSettings,
     SplittingSettings,
 )
+from kb_assets.settings.operations import AlertSettings, HousekeepingSettings
 from kb_assets.settings.retrieval import (
     AnswerSettings,
     CacheSettings,
@@ -23,12 +24,14 @@ from kb_assets.settings.settings import CONFIG_VARIABLE, Settings
 __all__ = [
     "CONFIG_VARIABLE",
     "DOCUMENT_PATTERNS",
+    "AlertSettings",
     "AnswerSettings",
     "ArchiveSettings",
     "BackupSettings",
     "CacheSettings",
     "CallerSettings",
     "EmbeddingSettings",
+    "HousekeepingSettings",
     "LimitSettings",
     "QualitySettings",
     "RerankSettings",

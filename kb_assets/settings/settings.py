@@ -31,6 +31,7 @@ from kb_assets.settings.indexing import (
     SourceSettings,
     SplittingSettings,
 )
+from kb_assets.settings.operations import AlertSettings, HousekeepingSettings
 from kb_assets.settings.retrieval import (
     AnswerSettings,
     CacheSettings,
@@ -62,11 +63,14 @@ class Settings(BaseSettings):
         quality: Which questions measure retrieval, and what follows from it.
         archive: When old messages leave the database, and where to; never by default.
         backup: Where backups go, and how many are kept.
+        alerts: What messages about failed runs and red checks link to.
+        housekeeping: When the database is tended, and how long Dagster's runs are kept.
         callers: Who may search with less than everything in view.
         owners: Who answers for the assets: e-mail addresses or `team:name`.
         database_url: PostgreSQL for the writer; empty starts the embedded server.
         read_database_url: Where searches go; empty means `database_url`.
         caller_database_url: Where searches of callers go, as a role that row-level security binds.
+        archive_database_url: As whom messages are archived and erased; empty means `database_url`.
         migration_database_url: Who may change the schema; empty means `database_url`.
         backup_database_url: As whom backups read; empty means `migration_database_url`.
         home: Where the embedded server and Dagster keep their state.
@@ -89,11 +93,14 @@ class Settings(BaseSettings):
     quality: QualitySettings = QualitySettings()
     archive: ArchiveSettings | None = None
     backup: BackupSettings = BackupSettings()
+    alerts: AlertSettings = AlertSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
     callers: tuple[CallerSettings, ...] = ()
     owners: tuple[str, ...] = ("team:knowledge",)
     database_url: str = ""
     read_database_url: str = ""
     caller_database_url: str = ""
+    archive_database_url: str = ""
     migration_database_url: str = ""
     backup_database_url: str = ""
     home: Path = Path(".kb")
