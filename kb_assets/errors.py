@@ -23,6 +23,7 @@ ones may go away when the same thing is tried again.
     │   ├── BackupCorruptError     a backup is damaged, or not whole
     │   ├── BackupUntrustedError   a backup is not signed, or not by us
     │   ├── BackupTargetError      a database cannot be restored into
+    │   ├── AlertRefusedError      the webhook for alerts refuses, or is none
     │   └── NotFoundError          what was asked for does not exist
     └── TransientError
         ├── DatabaseUnavailableError
@@ -33,6 +34,7 @@ ones may go away when the same thing is tried again.
         ├── DiskError              the local disk is full, or cannot be written
         ├── ArchiveBusyError       another run archives, restores or erases in that month
         ├── BackupBusyError        another backup is being made
+        ├── AlertNotDeliveredError the webhook for alerts did not take a message
         ├── ArchiveStaleError      rows changed between their copy and their deletion
         └── LeaseLostError         another run took over; nothing more was written
 """
@@ -198,6 +200,10 @@ class ObjectStoreError(PermanentError):
     exit_code = 16
 
 
+class AlertRefusedError(PermanentError):
+    """The webhook for alerts will take no message before somebody changes something."""
+
+
 class NotFoundError(PermanentError):
     """What was asked for does not exist."""
 
@@ -234,6 +240,18 @@ class ArchiveBusyError(TransientError):
 
 class BackupBusyError(TransientError):
     """Another backup of this database is being made."""
+
+
+class AlertNotDeliveredError(TransientError):
+    """The webhook for alerts did not take a message.
+
+    Attributes:
+        pause_seconds: How long it asked to be left alone.
+    """
+
+    def __init__(self, what: str, *, why: str, fix: str, pause_seconds: float = 0.0) -> None:
+        self.pause_seconds = pause_seconds
+        super().__init__(what, why=why, fix=fix)
 
 
 class ArchiveStaleError(TransientError):
