@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from kb_assets.defs.alerts import alerts_sensor
 from kb_assets.defs.archive import message_archive_asset
 from kb_assets.defs.archive_checks import archive_checks
 from kb_assets.defs.automation import automation_sensor
@@ -69,7 +70,7 @@ def build_definitions(
         asset_checks=checks,
         jobs=jobs,
         schedules=schedules,
-        sensors=[automation_sensor(*automated)],
+        sensors=[automation_sensor(*automated), alerts_sensor(settings)],
         resources={KNOWLEDGE_BASE: resource or KnowledgeBaseResource(settings)},
         executor=dg.in_process_executor,
     )
