@@ -10,6 +10,7 @@ from dagster import DagsterRun, Field, StringSource
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._serdes import ConfigurableClassData
+from dagster_celery.defaults import broker_transport_options
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
@@ -33,7 +34,10 @@ _APPLICATION = {
     "worker_prefetch_multiplier": 1,
     # Each run is a fresh process, as without Celery: nothing of one is left for the next.
     "worker_max_tasks_per_child": 1,
-    "broker_transport_options": {"visibility_timeout": _LONGEST_RUN_SECONDS},
+    "broker_transport_options": {
+        **broker_transport_options,
+        "visibility_timeout": _LONGEST_RUN_SECONDS,
+    },
     "result_expires": _LONGEST_RUN_SECONDS,
     "broker_connection_retry_on_startup": True,
     "task_default_queue": QUEUE,

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import dagster as dg
-from celery.signals import worker_ready
+from celery.signals import worker_ready  # type: ignore[import-untyped]
 from dagster._core.instance.ref import InstanceRef
 from dagster_celery.tasks import create_execute_job_task
 
@@ -18,10 +18,14 @@ from kb_assets.defs.celery_launcher import CeleryWorkersLauncher
 from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.errors import DatabaseUnavailableError, SettingsError
 
-FIRST_PAUSE_SECONDS = 2
-
-LONGEST_PAUSE_SECONDS = 60
-"""The longest time between two tries to begin a run while Dagster's database is away."""
+_TRIED_AGAIN: Any = {
+    # Only what is raised before the run has begun comes out of the task.
+    "autoretry_for": (DatabaseUnavailableError,),
+    "max_retries": None,
+    # Seconds: the first pause, which doubles, and the longest.
+    "retry_backoff": 2,
+    "retry_backoff_max": 60,
+}
 
 
 def _launcher() -> CeleryWorkersLauncher:
@@ -44,14 +48,7 @@ def _launcher() -> CeleryWorkersLauncher:
 
 
 app = _launcher().celery
-create_execute_job_task(
-    app,
-    # Only what is raised before the run has begun comes out of the task.
-    autoretry_for=(DatabaseUnavailableError,),
-    retry_backoff=FIRST_PAUSE_SECONDS,
-    retry_backoff_max=LONGEST_PAUSE_SECONDS,
-    max_retries=None,
-)
+create_execute_job_task(app, **_TRIED_AGAIN)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

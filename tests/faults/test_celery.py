@@ -1,0 +1,144 @@
+"""Runs over Celery's workers: a real Redis, Dagster's daemon, and workers that are killed.
+
+However it goes, the index ends as one process would have made it, and next to nothing is paid for
+twice.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from kb_assets.database.connect import DatabaseUrls
+from kb_assets.defs.instance import dagster_instance
+from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.settings import Settings
+from tests.acceptance.command_line import variables_of
+from tests.faults import corpus
+from tests.faults.conftest import ServerProcess, openai_settings, openai_vector
+from tests.oracle import assert_same_index, assert_sound, repeated
+from tests.servers.celery_cluster import CeleryCluster, Member, wait_until
+from tests.servers.redis_server import RedisServer
+
+SHARDS, DOCUMENTS = 16, 160
+IN_FLIGHT, TEXTS = 2, 8
+PROVIDER_SECONDS = 0.2
+PUBLISHED = dg.AssetKey("published_documents")
+
+
+@pytest.fixture
+def server(provider_process: Callable[..., ServerProcess]) -> ServerProcess:
+    return provider_process(delay_seconds=PROVIDER_SECONDS)
+
+
+@pytest.fixture
+def config(tmp_path: Path, folder: Path, server: ServerProcess) -> Path:
+    """A kb.toml of its own folder, with a source of sixteen shards."""
+    corpus.write(folder, corpus.first(DOCUMENTS))
+    home = tmp_path / "home"
+    home.mkdir()
+    embedding = openai_settings(
+        server.base_url, requests_in_flight=IN_FLIGHT, texts_per_request=TEXTS
+    )
+    sections = {"splitting": corpus.SPLITTING, "embedding": embedding}
+    lines = [f"[[sources]]\nname = 'notes'\nuri = '{folder}'\nshards = {SHARDS}\n"]
+    for name, section in sections.items():
+        lines += [f"[{name}]", *(f"{key} = {value!r}" for key, value in section.items())]
+    (home / "kb.toml").write_text("\n".join(lines))
+    return home / "kb.toml"
+
+
+@pytest.fixture
+def settings(config: Path, database_urls: DatabaseUrls) -> Settings:
+    return Settings.load(
+        config,
+        database_url=database_urls.writer,
+        read_database_url=database_urls.reader,
+        migration_database_url=database_urls.migrator,
+    )
+
+
+@pytest.fixture
+def kb(
+    settings: Settings,
+    open_settings: Callable[[Settings], KnowledgeBase],
+    monkeypatch: pytest.MonkeyPatch,
+    database_urls: DatabaseUrls,
+) -> KnowledgeBase:
+    monkeypatch.setenv("KB_DAGSTER_DATABASE_URL", database_urls.dagster)
+    return open_settings(settings)
+
+
+@pytest.fixture
+def cluster(kb: KnowledgeBase, database_urls: DatabaseUrls) -> Iterator[CeleryCluster]:
+    """The code server and Redis; whoever needs more starts it."""
+    home = kb.settings.root
+    # Dagster's tables, before several processes want to make them.
+    with dagster_instance(kb), RedisServer() as redis:
+        variables = variables_of(database_urls)
+        with CeleryCluster(home, variables, redis.urls["tcp"]) as cluster:
+            yield cluster
+
+
+@pytest.fixture
+def instance(cluster: CeleryCluster, kb: KnowledgeBase) -> Iterator[dg.DagsterInstance]:
+    """What became of the runs; not what they are started with."""
+    with ExitStack() as stack:
+        yield stack.enter_context(dagster_instance(kb))
+
+
+def start(cluster: CeleryCluster, *, daemons: int = 1, workers: int = 2) -> list[Member]:
+    """Start daemons and workers; returns the workers."""
+    started = [cluster.start_worker(f"w{number}") for number in range(workers)]
+    for _ in range(daemons):
+        cluster.start_daemon()
+    cluster.wait_for_code()
+    for worker in started:
+        worker.wait_for("ready.")
+    return started
+
+
+def load_all(cluster: CeleryCluster, kb: KnowledgeBase) -> None:
+    cluster.load_all([shard.key for shard in kb.settings.shards])
+
+
+def wait_for_all(instance: dg.DagsterInstance, seconds: float = 300.0) -> None:
+    """Wait until every shard is published, and nothing goes on."""
+    going = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED])
+
+    def done() -> bool:
+        return len(
+            instance.get_materialized_partitions(PUBLISHED)
+        ) == SHARDS and not instance.get_runs(going)
+
+    wait_until(done, seconds, "all shards are published", pause=0.5)
+
+
+def by_status(instance: dg.DagsterInstance) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for run in instance.get_runs():
+        counted[run.status.value] = counted.get(run.status.value, 0) + 1
+    return counted
+
+
+def test_two_workers_end_where_one_process_does(
+    cluster: CeleryCluster,
+    instance: dg.DagsterInstance,
+    kb: KnowledgeBase,
+    server: ServerProcess,
+    fresh: Callable[[Settings], KnowledgeBase],
+) -> None:
+    workers = start(cluster)
+    load_all(cluster, kb)
+    wait_for_all(instance)
+
+    assert repeated(server.sent_texts) == 0
+    assert_sound(kb, openai_vector)
+    one = fresh(kb.settings)
+    one.index()
+    assert_same_index(kb, one, corpus.paragraph("shared", 3), corpus.paragraph("own", 5, 1))
+    hosts = [worker.said.count("succeeded in") for worker in workers]
+    assert min(hosts) >= 4, hosts
+    assert by_status(instance) == {"SUCCESS": SHARDS}
