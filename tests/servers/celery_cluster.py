@@ -18,6 +18,14 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+LOAD = """
+mutation Load($wanted: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $wanted) { __typename }
+}
+"""
+STOP = """
+mutation Stop($run: String!) { terminateRun(runId: $run) { __typename } }
+"""
 SHARD_ASSETS = ("raw_documents", "document_chunks", "chunk_embeddings", "published_documents")
 
 
@@ -134,23 +142,29 @@ class CeleryCluster:
             "assetSelection": [{"path": [name]} for name in SHARD_ASSETS],
             "partitionNames": list(shards),
         }
-        answer = self.ask("--predefined", "launchPartitionBackfill", {"backfillParams": wanted})
-        assert answer["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", answer
+        assert self.ask(LOAD, wanted=wanted) == "LaunchBackfillSuccess"
 
-    def ask(self, how: str, query: str, variables: dict[str, object]) -> dict[str, dict[str, str]]:
-        """Ask what the UI asks, of Dagster's GraphQL."""
-        command = (str(BIN / "dagster-graphql"), "--workspace", "workspace.yaml", how, query)
+    def stop(self, run_id: str) -> None:
+        """Do what the UI's "Terminate" does."""
+        assert self.ask(STOP, run=run_id) == "TerminateRunSuccess"
+
+    def ask(self, document: str, **variables: object) -> str:
+        """Ask of Dagster what the UI asks; returns the kind of its answer."""
+        command = (str(BIN / "dagster-graphql"), "--workspace", "workspace.yaml")
         answer = self.folder / "answer.json"
-        subprocess.run(
-            [*command, "--variables", json.dumps(variables), "--output", str(answer)],
+        options = ("--variables", json.dumps(variables), "--output", str(answer))
+        done = subprocess.run(
+            [*command, "--text", document, *options],
             cwd=self.folder,
             env=self.environment,
-            check=True,
             capture_output=True,
+            text=True,
             timeout=120,
+            check=False,
         )
-        found: dict[str, dict[str, str]] = json.loads(answer.read_text())["data"]
-        return found
+        assert done.returncode == 0, done.stderr[-4000:]
+        (found,) = json.loads(answer.read_text())["data"].values()
+        return str(found["__typename"])
 
     def _start(self, *command: str) -> Member:
         member = Member(command, self.folder, self.environment)
