@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as VariableError
 
 from kb_assets.errors import SettingsError
 from kb_assets.fingerprints import Shard
@@ -30,6 +32,13 @@ from kb_assets.settings.indexing import (
     ScheduleSettings,
     SourceSettings,
     SplittingSettings,
+)
+from kb_assets.settings.mistakes import (
+    DELIMITER,
+    PREFIX,
+    explain,
+    explain_syntax,
+    explain_variable,
 )
 from kb_assets.settings.operations import AlertSettings, HousekeepingSettings
 from kb_assets.settings.retrieval import (
@@ -78,7 +87,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="KB_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid"
     )
 
     sources: tuple[SourceSettings, ...] = ()
@@ -106,19 +115,19 @@ class Settings(BaseSettings):
     home: Path = Path(".kb")
     root: Path = Path()
 
-    @model_validator(mode="after")
-    def _source_names_are_unique(self) -> "Settings":
-        names = [source.name for source in self.sources]
-        repeated = {name for name in names if names.count(name) > 1}
-        if repeated:
-            raise ValueError(f"two sources have the same name: {', '.join(sorted(repeated))}")
-        return self
+    @field_validator("sources", "callers")
+    @classmethod
+    def _names_are_unique(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Look at the whole list, and say which of it is the second of its name."""
+        names = [one.name for one in named]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                at = (place, "name")
+                raise PydanticCustomError("repeated", "it has the same name as another", {"at": at})
+        return named
 
     @model_validator(mode="after")
-    def _callers_are_unique_and_see_known_sources(self) -> "Settings":
-        names = [caller.name for caller in self.callers]
-        if len(names) != len(set(names)):
-            raise ValueError("two callers have the same name")
+    def _callers_see_known_sources(self) -> "Settings":
         known = {source.name for source in self.sources}
         for caller in self.callers:
             if unknown := set(caller.sources) - known:
@@ -155,9 +164,9 @@ class Settings(BaseSettings):
         try:
             return cls(root=file.resolve().parent, **overrides)
         except ValidationError as error:
-            raise SettingsError(
-                "The settings cannot be used.", why=_explain(error), fix="Correct kb.toml or KB_*."
-            ) from error
+            raise explain(error.errors(), file, cls) from error
+        except VariableError as error:
+            raise explain_variable(error) from error
         finally:
             _config_file.reset(token)
 
@@ -210,11 +219,4 @@ def _require_readable(file: Path) -> None:
     try:
         tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not TOML.", why=str(error), fix="Correct it.") from error
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-        for problem in error.errors()
-    )
+        raise explain_syntax(error, file) from error
