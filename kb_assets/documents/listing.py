@@ -53,7 +53,7 @@ class Listed:
         try:
             for entry in entries:
                 own = shard.of == 1 or shard.owns(entry.path)
-                row = _row(entry, own)
+                row = row_of(entry, own)
                 write(row)
                 if own:
                     self.found += 1
@@ -77,7 +77,13 @@ class Listed:
         self._rows.close()
 
 
-def _row(entry: Entry, own: bool) -> bytes:
+def row_of(entry: Entry, own: bool) -> bytes:
+    """Return an entry as a row of the table `listing`; fingerprints are of those, too.
+
+    Args:
+        entry: What the source lists.
+        own: Whether it belongs to the shard that is being read.
+    """
     path, token, size_bytes, sidecar, problem = entry
     raw = path.encode()
     version = NULL if token is None else field(token.encode())

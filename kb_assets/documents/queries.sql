@@ -258,3 +258,15 @@ on conflict (document_id) where document_id is not null do update
         detail = excluded.detail,
         attempts = quarantine.attempts + 1,
         last_seen = now();
+
+-- name: find_listings(source)
+select sh.slot_low, sh.slot_high, sh.fence, sh.listing_fingerprint
+from kb.source s
+join kb.shard sh on sh.source_id = s.id
+where s.name = :source;
+
+-- name: find_erased_paths(source)
+select e.path
+from kb.erased_document e
+join kb.source s on s.id = e.source_id
+where s.name = :source;

@@ -103,6 +103,23 @@ def read_conditions(settings: Settings, source: SourceSettings, recipe: Recipe) 
     )
 
 
+def listing_fingerprint(listed: bytes, source: SourceSettings, conditions: bytes) -> bytes:
+    """Return what is stored of a shard's listing once everything in it was read.
+
+    Args:
+        listed: The fingerprint of the entries.
+        source: The settings of the shard's source.
+        conditions: See `read_conditions`.
+    """
+    return settings_fingerprint(
+        {
+            "listing": listed.hex(),
+            "source": source.model_dump(mode="json", exclude=set(source.BY_ITSELF)),
+            "conditions": conditions.hex(),
+        }
+    )
+
+
 def read_documents(run: Run, shard: Shard, recipe: Recipe) -> ReadReport:
     """Bring a shard's documents up to date with its source.
 
@@ -146,13 +163,7 @@ def _fingerprint(listed: Listed, source: SourceSettings, conditions: bytes) -> b
     """Return what the state of a shard's documents follows from, if it is known."""
     if listed.fingerprint is None:
         return None
-    return settings_fingerprint(
-        {
-            "listing": listed.fingerprint.hex(),
-            "source": source.model_dump(mode="json"),
-            "conditions": conditions.hex(),
-        }
-    )
+    return listing_fingerprint(listed.fingerprint, source, conditions)
 
 
 def _bring_up_to_date(

@@ -45,7 +45,8 @@ _REVISION = {
 
 def ensure_source(database: Database, source: SourceSettings) -> None:
     """Register a source, or its changed settings."""
-    settings = source.model_dump(mode="json", exclude={"name", "kind", "uri"})
+    left_out = {"name", "kind", "uri", *source.BY_ITSELF}
+    settings = source.model_dump(mode="json", exclude=left_out)
     with database.transaction() as connection:
         connection.execute(
             _statements("ensure_source"),

@@ -1,7 +1,7 @@
 """The sections that say what is indexed, and how."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -35,7 +35,14 @@ class SourceSettings(Section):
         shards: How many runs may work on the source at once.
         max_document_bytes: Larger documents go to quarantine unread.
         options: Settings of the object store's client, such as `endpoint` or `region`; no secrets.
+        cron: When it is brought up to date, if not by `schedule.cron`: five fields, in
+            `schedule.timezone`.
+        watch: Whether it is listed every `schedule.watch_seconds`; unset means that a folder is,
+            and an object store, where listing costs money, is not.
     """
+
+    BY_ITSELF: ClassVar[frozenset[str]] = frozenset({"cron", "watch"})
+    """Keys that say when a source is looked at, and nothing of what is found there."""
 
     name: str
     kind: Literal["files"] = "files"
@@ -46,6 +53,8 @@ class SourceSettings(Section):
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
     max_document_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     options: dict[str, str] = Field(default_factory=dict)
+    cron: str = ""
+    watch: bool | None = None
 
     @field_validator("name")
     @classmethod
@@ -61,6 +70,11 @@ class SourceSettings(Section):
     def in_object_store(self) -> bool:
         """Whether the source is a prefix in an object store rather than a folder."""
         return self.uri.startswith(_OBJECT_STORES)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether changes are looked for between two ticks of its schedule."""
+        return not self.in_object_store if self.watch is None else self.watch
 
     @property
     def all_shards(self) -> tuple[Shard, ...]:
@@ -161,11 +175,15 @@ class ScheduleSettings(Section):
     """When the index is brought up to date by itself.
 
     Attributes:
-        cron: Five fields, in `timezone`.
+        cron: Five fields, in `timezone`; a source may have its own.
         timezone: An IANA name.
-        enabled: Whether the schedule runs without being switched on in the UI.
+        enabled: Whether schedules and sensor run without being switched on in the UI.
+        watch_seconds: How often sources are looked at for changes; 0 leaves all to the schedule.
+        max_age_hours: For how long a source may not have been looked at.
     """
 
     cron: str = "*/15 * * * *"
     timezone: str = "UTC"
-    enabled: bool = False
+    enabled: bool = True
+    watch_seconds: Annotated[int, Field(ge=0)] = 30
+    max_age_hours: Annotated[int, Field(ge=1)] = 24

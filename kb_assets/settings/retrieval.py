@@ -121,12 +121,15 @@ class QualitySettings(Section):
     Attributes:
         questions: The golden questions: a YAML file or a BEIR folder, relative to `kb.toml`;
             empty measures nothing.
+        cron: When they are asked even if nothing changed: five fields, in `schedule.timezone`;
+            empty asks them after each change of the index only.
         max_drop: How far nDCG@10 may fall below the last run that held, beyond chance.
         min_ndcg: What nDCG@10 must reach in any case.
         block_publish: Whether a red verdict also stops the next publish.
     """
 
     questions: Path | None = None
+    cron: str = ""
     max_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
     min_ndcg: Annotated[float, Field(ge=0, le=1)] = 0.0
     block_publish: bool = False
