@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
-from dagster._core.events import DagsterEvent
+from dagster._core.events import DagsterEvent, JobFailureData
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from kb_assets.defs.alert_state import WHOLE, AlertState
@@ -112,10 +112,11 @@ def _failed(event: _Event, run: dg.DagsterRun | None) -> Alert:
 
 def _why(failure: DagsterEvent) -> str:
     """Return why a run failed, as far as it is ours to tell: others' words may hold a secret."""
-    data = failure.job_failure_data
-    step = data.first_step_failure_event
+    data = failure.event_specific_data
+    told = data if isinstance(data, JobFailureData) else JobFailureData(None)
+    step = told.first_step_failure_event
     if step is None:
-        error = data.error
+        error = told.error
         words = "" if error else failure.message or ""
     else:
         error = step.step_failure_data.error
