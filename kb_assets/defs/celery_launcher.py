@@ -28,12 +28,15 @@ _UNFINISHED = ("STARTED", "PENDING")
 _LONGEST_RUN_SECONDS = 25 * 3600
 """More than `run_monitoring.max_runtime_seconds`: until then a message is not given out again."""
 
+_LARGEST_PROCESS_KB = 1_000_000
+
 _APPLICATION = {
     # A worker that is busy reserves nothing: what waits goes to whoever is free first.
     "task_acks_late": True,
     "worker_prefetch_multiplier": 1,
-    # Each run is a fresh process, as without Celery: nothing of one is left for the next.
-    "worker_max_tasks_per_child": 1,
+    # A process that has grown is replaced by a fresh one after its run; a fresh one for each run
+    # would take seconds every time.
+    "worker_max_memory_per_child": _LARGEST_PROCESS_KB,
     "broker_transport_options": {
         **broker_transport_options,
         "visibility_timeout": _LONGEST_RUN_SECONDS,

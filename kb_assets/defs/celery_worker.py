@@ -5,10 +5,11 @@ who receives cannot disagree.
 """
 
 import os
+import signal
 from typing import Any
 
 import dagster as dg
-from celery.signals import worker_ready  # type: ignore[import-untyped]
+from celery.signals import task_prerun, worker_ready  # type: ignore[import-untyped]
 from dagster._core.instance.ref import InstanceRef
 from dagster_celery.tasks import create_execute_job_task
 
@@ -56,3 +57,9 @@ def end_runs_of_the_killed(**_: Any) -> None:  # noqa: ANN401
     """End runs that a killed worker of this machine had: nobody needs to ask for it first."""
     with dg.DagsterInstance.get() as instance:
         end_abandoned_runs(instance)
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator]
+def end_when_told(**_: Any) -> None:  # noqa: ANN401
+    """Undo what a run before in this process left: Dagster lets it ignore to be terminated."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
