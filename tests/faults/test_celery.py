@@ -4,18 +4,22 @@ However it goes, the index ends as one process would have made it, and next to n
 twice.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 
+from kb_assets.database.cluster import ADMINISTRATOR
 from kb_assets.database.connect import DatabaseUrls
 from kb_assets.defs.instance import dagster_instance
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 from tests.acceptance.command_line import variables_of
+from tests.conftest import Server
 from tests.faults import corpus
 from tests.faults.conftest import ServerProcess, openai_settings, openai_vector
 from tests.oracle import assert_same_index, assert_sound, repeated
@@ -26,11 +30,22 @@ SHARDS, DOCUMENTS = 16, 160
 IN_FLIGHT, TEXTS = 2, 8
 PROVIDER_SECONDS = 0.2
 PUBLISHED = dg.AssetKey("published_documents")
+GOING = dg.RunsFilter(
+    statuses=[
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+)
 
 
 @pytest.fixture
-def server(provider_process: Callable[..., ServerProcess]) -> ServerProcess:
-    return provider_process(delay_seconds=PROVIDER_SECONDS)
+def server(
+    provider_process: Callable[..., ServerProcess], request: pytest.FixtureRequest
+) -> ServerProcess:
+    return provider_process(delay_seconds=getattr(request, "param", PROVIDER_SECONDS))
 
 
 @pytest.fixture
@@ -89,6 +104,23 @@ def instance(cluster: CeleryCluster, kb: KnowledgeBase) -> Iterator[dg.DagsterIn
         yield stack.enter_context(dagster_instance(kb))
 
 
+@pytest.fixture
+def away(servers: Callable[[int], Server], kb: KnowledgeBase) -> Callable[[float], None]:
+    """Let the database be out of reach for so many seconds, for everybody."""
+    server = servers(16)
+    name = kb.urls.writer.rpartition("/")[2].partition("?")[0]
+
+    def let(seconds: float) -> None:
+        server.execute("alter database {} with allow_connections false", name)
+        with psycopg.connect(server.url("postgres", ADMINISTRATOR), autocommit=True) as connection:
+            query = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+            connection.execute(query, (name,))
+        time.sleep(seconds)
+        server.execute("alter database {} with allow_connections true", name)
+
+    return let
+
+
 def start(cluster: CeleryCluster, *, daemons: int = 1, workers: int = 2) -> list[Member]:
     """Start daemons and workers; returns the workers."""
     started = [cluster.start_worker(f"w{number}") for number in range(workers)]
@@ -104,16 +136,14 @@ def load_all(cluster: CeleryCluster, kb: KnowledgeBase) -> None:
     cluster.load_all([shard.key for shard in kb.settings.shards])
 
 
-def wait_for_all(instance: dg.DagsterInstance, seconds: float = 300.0) -> None:
+def wait_for_all(instance: dg.DagsterInstance, seconds: float = 400.0) -> None:
     """Wait until every shard is published, and nothing goes on."""
-    going = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED])
 
     def done() -> bool:
-        return len(
-            instance.get_materialized_partitions(PUBLISHED)
-        ) == SHARDS and not instance.get_runs(going)
+        published = instance.get_materialized_partitions(PUBLISHED)
+        return len(published) == SHARDS and not instance.get_runs(GOING)
 
-    wait_until(done, seconds, "all shards are published", pause=0.5)
+    wait_until(done, seconds, f"all is published: {by_status(instance)}", pause=0.5)
 
 
 def by_status(instance: dg.DagsterInstance) -> dict[str, int]:
@@ -121,6 +151,15 @@ def by_status(instance: dg.DagsterInstance) -> dict[str, int]:
     for run in instance.get_runs():
         counted[run.status.value] = counted.get(run.status.value, 0) + 1
     return counted
+
+
+def assert_as_one_process_makes_it(
+    kb: KnowledgeBase, fresh: Callable[[Settings], KnowledgeBase]
+) -> None:
+    assert_sound(kb, openai_vector)
+    one = fresh(kb.settings)
+    one.index()
+    assert_same_index(kb, one, corpus.paragraph("shared", 3), corpus.paragraph("own", 5, 1))
 
 
 def test_two_workers_end_where_one_process_does(
@@ -135,10 +174,84 @@ def test_two_workers_end_where_one_process_does(
     wait_for_all(instance)
 
     assert repeated(server.sent_texts) == 0
-    assert_sound(kb, openai_vector)
-    one = fresh(kb.settings)
-    one.index()
-    assert_same_index(kb, one, corpus.paragraph("shared", 3), corpus.paragraph("own", 5, 1))
-    hosts = [worker.said.count("succeeded in") for worker in workers]
-    assert min(hosts) >= 4, hosts
     assert by_status(instance) == {"SUCCESS": SHARDS}
+    assert min(worker.said.count("succeeded in") for worker in workers) >= 4
+    assert_as_one_process_makes_it(kb, fresh)
+
+
+def test_a_worker_that_is_killed_is_replaced_by_the_other(
+    cluster: CeleryCluster,
+    instance: dg.DagsterInstance,
+    kb: KnowledgeBase,
+    server: ServerProcess,
+    fresh: Callable[[Settings], KnowledgeBase],
+) -> None:
+    one, _ = start(cluster)
+    load_all(cluster, kb)
+    wait_until(lambda: server.received() >= 12, 120, "some shards are embedded", pause=0.001)
+    one.kill()
+    wait_for_all(instance)
+
+    # It had one run, which is found out, ended and started again: nobody has to do anything.
+    assert by_status(instance) == {"SUCCESS": SHARDS, "FAILURE": 1}
+    assert repeated(server.sent_texts) <= IN_FLIGHT * TEXTS
+    assert_as_one_process_makes_it(kb, fresh)
+
+
+def test_two_daemons_and_one_of_them_killed(
+    cluster: CeleryCluster,
+    instance: dg.DagsterInstance,
+    kb: KnowledgeBase,
+    server: ServerProcess,
+    fresh: Callable[[Settings], KnowledgeBase],
+) -> None:
+    start(cluster)
+    first = cluster.start_daemon()
+    load_all(cluster, kb)
+    wait_until(lambda: server.received() >= 1, 120, "the first run has begun", pause=0.001)
+    first.kill()
+    cluster.start_daemon()
+    wait_for_all(instance)
+
+    assert repeated(server.sent_texts) <= IN_FLIGHT * TEXTS
+    assert_as_one_process_makes_it(kb, fresh)
+
+
+def test_a_database_that_goes_away_for_a_while(
+    cluster: CeleryCluster,
+    instance: dg.DagsterInstance,
+    kb: KnowledgeBase,
+    server: ServerProcess,
+    fresh: Callable[[Settings], KnowledgeBase],
+    away: Callable[[float], None],
+) -> None:
+    start(cluster)
+    load_all(cluster, kb)
+    wait_until(lambda: server.received() >= 12, 120, "some shards are embedded", pause=0.001)
+    away(8.0)
+    wait_until(lambda: not instance.get_runs(GOING), 400, "all runs have ended", pause=0.5)
+    load_all(cluster, kb)
+    wait_for_all(instance)
+
+    assert repeated(server.sent_texts) <= 2 * IN_FLIGHT * TEXTS
+    assert_as_one_process_makes_it(kb, fresh)
+
+
+@pytest.mark.parametrize("server", [60.0], indirect=True)
+def test_a_run_that_is_stopped_is_not_started_again(
+    cluster: CeleryCluster,
+    instance: dg.DagsterInstance,
+    kb: KnowledgeBase,
+    server: ServerProcess,
+) -> None:
+    (worker,) = start(cluster, workers=1)
+    cluster.load_all([kb.settings.shards[0].key])
+    wait_until(lambda: server.received() >= 1, 120, "it waits for the provider", pause=0.1)
+    (run,) = instance.get_runs()
+    cluster.stop(run.run_id)
+    wait_until(lambda: not instance.get_runs(GOING), 50, "it has ended", pause=0.1)
+    worker.wait_for("succeeded in", 20)
+
+    # Longer than the daemon takes to start a run again.
+    time.sleep(8)
+    assert by_status(instance) == {"CANCELED": 1}
