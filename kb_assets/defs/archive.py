@@ -10,6 +10,7 @@ from kb_assets.archive.plan import following, month_of
 from kb_assets.database.run import Run
 from kb_assets.defs.archive_metadata import archive_metadata
 from kb_assets.defs.columns import message_columns
+from kb_assets.defs.freshness import ARCHIVE_MAX_AGE, within
 from kb_assets.defs.metadata import Metadata
 from kb_assets.defs.partitions import (
     ARCHIVE,
@@ -54,6 +55,7 @@ def message_archive_asset(settings: Settings) -> dg.AssetsDefinition:
         owners=list(settings.owners),
         partitions_def=month_partitions(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=within(ARCHIVE_MAX_AGE) if settings.archive else None,
         description=DESCRIPTION,
         kinds={"postgres", "parquet"},
         metadata=message_columns(),

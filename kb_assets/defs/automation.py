@@ -1,5 +1,7 @@
 """What follows by itself: the vector index after publishing, and quality after the index."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 SENSOR = "after_publishing"
@@ -24,19 +26,34 @@ def after_indexing() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
     return _once_those_before_rest("after_indexing")
 
 
-def automation_sensor(*assets: str) -> dg.AutomationConditionSensorDefinition:
+def each_hour() -> dg.AutomationCondition[dg.AssetCheckKey]:
+    """Look each hour, for what is wrong when no run looks is seen by none.
+
+    The minute is one at which a schedule of each quarter of an hour has done its work.
+    """
+    passed: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed(
+        "10 * * * *"
+    )
+    return passed.since_last_handled().with_label("each_hour")
+
+
+def automation_sensor(
+    *assets: str, checks: Sequence[dg.AssetCheckKey] = ()
+) -> dg.AutomationConditionSensorDefinition:
     """Return the sensor that evaluates the conditions; the one Dagster adds itself is stopped.
 
     Args:
         assets: Those that have a condition.
+        checks: And these.
     """
     return dg.AutomationConditionSensorDefinition(
         SENSOR,
-        target=dg.AssetSelection.assets(*assets),
+        target=dg.AssetSelection.assets(*assets) | dg.AssetSelection.checks(*checks),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Looks after the vector index when shards were published without it, and "
-        "measures retrieval when the index was looked after.",
+        description="Looks after the vector index when shards were published without it, "
+        "measures retrieval when the index was looked after, and looks each hour whether every "
+        "source is fresh.",
     )
 
 

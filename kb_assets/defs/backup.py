@@ -1,11 +1,12 @@
 """The asset `database_backup`: the database as it was at one moment of a day."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from kb_assets.defs.backup_metadata import backup_metadata
+from kb_assets.defs.freshness import within
 from kb_assets.defs.metadata import Metadata
 from kb_assets.defs.partitions import BACKUP, BACKUP_GROUP, day_key, day_partitions
 from kb_assets.defs.resources import KnowledgeBaseResource
@@ -35,6 +36,7 @@ def database_backup_asset(settings: Settings) -> dg.AssetsDefinition:
         owners=list(settings.owners),
         partitions_def=day_partitions(settings.backup),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=within(timedelta(hours=settings.backup.max_age_hours)),
         description=DESCRIPTION,
         kinds={"postgres"},
     )

@@ -2,11 +2,13 @@
 
 import time
 from dataclasses import asdict
+from datetime import timedelta
 
 import dagster as dg
 
 from kb_assets.defs.automation import after_publishing
 from kb_assets.defs.columns import document_columns, vector_columns
+from kb_assets.defs.freshness import within
 from kb_assets.defs.metadata import publish_metadata, vector_metadata
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
@@ -46,6 +48,7 @@ def published_documents_asset(settings: Settings) -> dg.AssetsDefinition:
         partitions_def=shard_partitions(settings),
         backfill_policy=backfill_policy(),
         deps=["chunk_embeddings"],
+        freshness_policy=within(timedelta(hours=settings.schedule.max_age_hours)),
         description=PUBLISHED,
         kinds={"postgres"},
         metadata=document_columns(),

@@ -8,12 +8,12 @@ import dagster as dg
 from dagster._core.events import DagsterEventType, JobFailureData, RunFailureReason
 
 from kb_assets.defs.build import build_definitions
+from kb_assets.defs.index_runs import JOB, SHARD_ASSETS
 from kb_assets.defs.instance import dagster_instance
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import range_tags, runs_of
 from kb_assets.defs.processes import end_abandoned_runs, process_tags
 from kb_assets.defs.resources import KnowledgeBaseResource, Observer
-from kb_assets.defs.schedules import JOB, SHARD_ASSETS
 from kb_assets.errors import KbError
 from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase

@@ -1,6 +1,7 @@
 """The asset `retrieval_quality`, and the check that says whether it holds."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 from dagster._core.definitions.data_version import extract_data_version_from_entry
@@ -8,6 +9,7 @@ from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
 from kb_assets.defs.automation import after_indexing
 from kb_assets.defs.columns import evaluation_columns
+from kb_assets.defs.freshness import within
 from kb_assets.defs.metadata import Metadata, table
 from kb_assets.defs.partitions import GROUP
 from kb_assets.defs.plots import history_plot, measures_plot
@@ -55,6 +57,7 @@ def retrieval_quality_asset(settings: Settings) -> dg.AssetsDefinition:
         owners=list(settings.owners),
         deps=["vector_index"],
         automation_condition=after_indexing(),
+        freshness_policy=within(timedelta(hours=settings.schedule.max_age_hours)),
         description=QUALITY,
         kinds={"postgres"},
         metadata=evaluation_columns(),

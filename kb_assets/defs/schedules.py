@@ -1,6 +1,6 @@
-"""The jobs: the index brought up to date, messages archived, the database backed up."""
+"""What starts by the clock: indexing, questions, the archive, backups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -9,6 +9,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from kb_assets.defs.archive_checks import archive_checks
 from kb_assets.defs.failures import NO_RUN_RETRIES
+from kb_assets.defs.index_runs import (
+    GOING,
+    JOB,
+    cut_into_runs,
+    run_request,
+    shards_being_worked_on,
+)
+from kb_assets.defs.index_runs import SHARD_ASSETS as SHARD_ASSETS
 from kb_assets.defs.partitions import (
     ARCHIVE,
     BACKUP,
@@ -18,80 +26,103 @@ from kb_assets.defs.partitions import (
     month_partitions,
     month_tags,
     range_tags,
-    runs_in_cluster,
-    runs_of,
-    shards_of_run,
 )
 from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.defs.resources import KnowledgeBaseResource
-from kb_assets.fingerprints import Shard
 from kb_assets.knowledge_base import KnowledgeBase
-from kb_assets.settings import ArchiveSettings, BackupSettings, Settings
-
-JOB = "index_documents"
+from kb_assets.settings import ArchiveSettings, BackupSettings, Settings, SourceSettings
 
 ARCHIVE_JOB = "archive_messages"
 
 BACKUP_JOB = "back_up_database"
 
-SHARD_ASSETS = ("raw_documents", "document_chunks", "chunk_embeddings", "published_documents")
-
-_GOING = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
+QUALITY_JOB = "measure_retrieval"
 
 
-def index_documents_job() -> UnresolvedAssetJobDefinition:
-    """Return the job: from a source's listing to an index that is looked after.
-
-    Its executor works in the run's own process: starting a process for each step takes longer
-    than most steps do, and what spreads is runs, one for each shard.
-    """
-    return dg.define_asset_job(
-        JOB,
-        selection=dg.AssetSelection.assets(*SHARD_ASSETS, "vector_index"),
-        executor_def=dg.in_process_executor,
-        tags=NO_RUN_RETRIES,
-        description="Brings shards up to date: read, split, embed, publish; then looks after the "
-        "vector index. What did not change costs nothing.",
-    )
-
-
-def index_documents_schedule(
+def index_documents_schedules(
     settings: Settings, job: UnresolvedAssetJobDefinition
+) -> Iterator[dg.ScheduleDefinition]:
+    """Yield a schedule for each source with a cron of its own, and one for all others."""
+    common = [source for source in settings.sources if not source.cron]
+    if common or not settings.sources:
+        yield _index_schedule(settings, job, f"{JOB}_schedule", settings.schedule.cron, common)
+    for source in settings.sources:
+        if source.cron:
+            yield _index_schedule(settings, job, schedule_of(source), source.cron, [source])
+
+
+def schedule_of(source: SourceSettings) -> str:
+    """Return the name of the schedule that brings a source up to date."""
+    return f"{JOB}_{source.name.replace('-', '_')}_schedule" if source.cron else f"{JOB}_schedule"
+
+
+def _index_schedule(
+    settings: Settings,
+    job: UnresolvedAssetJobDefinition,
+    name: str,
+    cron: str,
+    sources: Sequence[SourceSettings],
 ) -> dg.ScheduleDefinition:
-    """Return the schedule; it runs by itself only if `schedule.enabled` says so."""
+    shards = [shard for source in sources for shard in source.all_shards]
 
     @dg.schedule(
         job=job,
-        name=f"{JOB}_schedule",
-        cron_schedule=settings.schedule.cron,
+        name=name,
+        cron_schedule=cron,
         execution_timezone=settings.schedule.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING
         if settings.schedule.enabled
         else dg.DefaultScheduleStatus.STOPPED,
-        description="Starts index_documents for every shard: a run for each source, or for each "
-        "shard in a cluster. A source or shard whose last run is still going is left out.",
+        description=f"Starts {JOB} for {', '.join(source.name for source in sources) or 'nothing'}"
+        ": a run for each source, or for each shard in a cluster. What a run still works on is "
+        "left out.",
     )
     def schedule(
         context: dg.ScheduleEvaluationContext,
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        if not settings.shards:
+        if not shards:
             yield dg.SkipReason("kb.toml names no sources.")
             return
-        busy = _shards_being_worked_on(settings, context.instance)
-        runs = _cut(settings)
-        due = [shards for shards in runs if not busy.intersection(shard.key for shard in shards)]
+        busy = shards_being_worked_on(settings, context.instance)
+        runs = cut_into_runs(settings, shards)
+        due = [run for run in runs if not busy.intersection(shard.key for shard in run)]
         if not due:
             yield dg.SkipReason("The last run of every shard is still going, or waits its turn.")
-        for shards in due:
-            tags = range_tags(shards)
-            key = f"{context.scheduled_execution_time.isoformat()} {tags[SHARD_TAG]}"
-            yield dg.RunRequest(run_key=key, tags=tags, asset_selection=_selected())
+        moment = context.scheduled_execution_time.isoformat()
+        for run in due:
+            yield run_request(run, f"{moment} {range_tags(run)[SHARD_TAG]}")
+
+    return schedule
+
+
+def measure_retrieval_job() -> UnresolvedAssetJobDefinition:
+    """Return the job: the golden questions asked, whether or not anything changed."""
+    return dg.define_asset_job(
+        QUALITY_JOB,
+        selection=dg.AssetSelection.assets("retrieval_quality"),
+        executor_def=dg.in_process_executor,
+        tags=NO_RUN_RETRIES,
+        description="Asks the golden questions, whether or not anything changed since.",
+    )
+
+
+def measure_retrieval_schedule(
+    settings: Settings, job: UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Return the schedule; it runs by itself, for `quality.cron` asks for that."""
+
+    @dg.schedule(
+        job=job,
+        name=f"{QUALITY_JOB}_schedule",
+        cron_schedule=settings.quality.cron,
+        execution_timezone=settings.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Asks the golden questions, besides after each change of the index.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if _is_going(QUALITY_JOB, context.instance):
+            return dg.SkipReason("The last run is still going, or waits its turn.")
+        return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
 
     return schedule
 
@@ -184,23 +215,8 @@ def back_up_database_schedule(
 
 def _is_going(job: str, instance: dg.DagsterInstance) -> bool:
     end_abandoned_runs(instance)
-    going = dg.RunsFilter(job_name=job, statuses=list(_GOING))
+    going = dg.RunsFilter(job_name=job, statuses=list(GOING))
     return bool(instance.get_runs(going, limit=1))
-
-
-def _cut(settings: Settings) -> list[tuple[Shard, ...]]:
-    if runs_in_cluster():
-        return [(shard,) for shard in settings.shards]
-    return list(runs_of(settings, settings.shards))
-
-
-def _selected() -> list[dg.AssetKey] | None:
-    """Return what a scheduled run makes; None is everything.
-
-    In a cluster the vector index is left out, and follows by its automation condition when no
-    shard is being loaded any more.
-    """
-    return [dg.AssetKey(name) for name in SHARD_ASSETS] if runs_in_cluster() else None
 
 
 def _due(
@@ -213,9 +229,3 @@ def _due(
 
     due = months_due(kb.database, now, archive.retention_days)
     return due, count_objects(kb.database) > 0
-
-
-def _shards_being_worked_on(settings: Settings, instance: dg.DagsterInstance) -> set[str]:
-    end_abandoned_runs(instance)
-    runs = instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=list(_GOING)))
-    return {shard.key for run in runs for shard in shards_of_run(settings, run.tags)}
