@@ -127,6 +127,13 @@ class Settings(BaseSettings):
         return named
 
     @model_validator(mode="after")
+    def _schedules_have_different_names(self) -> "Settings":
+        names = [source.name.replace("-", "_") for source in self.sources if source.cron]
+        if len(names) != len(set(names)):
+            raise ValueError("two sources with a cron have names that differ in - and _ only")
+        return self
+
+    @model_validator(mode="after")
     def _callers_see_known_sources(self) -> "Settings":
         known = {source.name for source in self.sources}
         for caller in self.callers:
