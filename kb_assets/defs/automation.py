@@ -26,14 +26,13 @@ def after_indexing() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
     return _once_those_before_rest("after_indexing")
 
 
-def each_hour() -> dg.AutomationCondition[dg.AssetCheckKey]:
+def each_hour() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
     """Look each hour, for what is wrong when no run looks is seen by none.
 
     The minute is one at which a schedule of each quarter of an hour has done its work.
     """
-    passed: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed(
-        "10 * * * *"
-    )
+    passed: dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
+    passed = dg.AutomationCondition.cron_tick_passed("10 * * * *")
     return passed.since_last_handled().with_label("each_hour")
 
 
