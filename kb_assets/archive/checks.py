@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import psycopg
 import pyarrow.parquet as parquet
 
 from kb_assets.archive.audit import AUDITED, AuditReport, verify_segments
-from kb_assets.archive.plan import is_due, window_of
+from kb_assets.archive.plan import ERASURE_GRACE, GRACE, is_due, window_of
 from kb_assets.archive.relation import MESSAGES, Aging
 from kb_assets.archive.store import Segment, find_months, find_segments
 from kb_assets.archive.verify import fetch_verified
@@ -25,12 +25,6 @@ NEWEST = 3
 
 TURNS = 30
 """In how many days each of the older objects is fetched once."""
-
-GRACE = timedelta(days=7)
-"""How long what is due may wait for a run."""
-
-ERASURE_GRACE = timedelta(days=1)
-"""How long an erasure may take."""
 
 _BATCH_ROWS = 16_384
 

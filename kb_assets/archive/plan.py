@@ -7,6 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 SEGMENT_BYTES = 14 * 1024 * 1024
 """How much of a table, about, goes into one segment: what memory is bounded by."""
 
+GRACE = timedelta(days=7)
+"""How long what is due may wait for a run."""
+
+ERASURE_GRACE = timedelta(days=1)
+"""How long an erasure may take."""
+
 _MOST_ROWS = 200_000
 
 

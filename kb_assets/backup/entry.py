@@ -85,6 +85,11 @@ class Entry:
         return self.state == "whole" and any(drill.passed for drill in self.own_drills)
 
     @property
+    def may_come_back(self) -> bool:
+        """Whether it is whole as far as is known: no drill of ours failed since."""
+        return self.state == "whole" and (self.is_good or not self.own_drills)
+
+    @property
     def own_drills(self) -> tuple[DrillFacts, ...]:
         """The drills that restored it, newest first; others looked at another database."""
         return tuple(drill for drill in self.drills if drill.target == "scratch")

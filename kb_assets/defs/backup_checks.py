@@ -110,7 +110,7 @@ def _restores(kb: KnowledgeBase) -> dg.AssetCheckResult:
 
 def _is_fresh(kb: KnowledgeBase) -> dg.AssetCheckResult:
     limits, entries, now = kb.settings.backup, kb.backups(), datetime.now(UTC)
-    whole = [one.manifest for one in entries if one.manifest and _may_come_back(one)]
+    whole = [one.manifest for one in entries if one.manifest and one.may_come_back]
     made = [datetime.fromisoformat(manifest.snapshot_at) for manifest in whole]
     if not whole:
         return _red(FRESH, f"There is no whole backup. {_AGAIN}")
@@ -135,11 +135,6 @@ def _is_fresh(kb: KnowledgeBase) -> dg.AssetCheckResult:
     if told:
         return _red(FRESH, " ".join(told), shown)
     return _green(FRESH, f"{words}.", shown)
-
-
-def _may_come_back(entry: "Entry") -> bool:
-    """Say whether a backup is whole as far as is known: no drill of ours failed since."""
-    return entry.state == "whole" and (entry.is_good or not entry.own_drills)
 
 
 def _last_drill(entries: "Sequence[Entry]") -> datetime | None:

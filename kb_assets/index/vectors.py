@@ -79,8 +79,13 @@ class IndexState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Catalogued:
-    """What the catalogue knows of a space, at the same price however many vectors it has."""
+class Catalogued:
+    """What the catalogue knows of a space, at the same price however many vectors it has.
+
+    Attributes:
+        about_vectors: About how many there are.
+        indexes: Every HNSW index on them.
+    """
 
     about_vectors: int
     indexes: tuple[IndexState, ...]
@@ -105,19 +110,20 @@ def operator_class(space: Space) -> str:
 
 def index_states(connection: psycopg.Connection[Any], space: Space) -> tuple[IndexState, ...]:
     """Return every HNSW index on a space's vectors."""
-    return _catalogued(connection, [space])[space.id].indexes
+    return catalogued(connection, [space])[space.id].indexes
 
 
-def _catalogued(
+def catalogued(
     connection: psycopg.Connection[Any], spaces: Sequence[Space]
-) -> dict[int, _Catalogued]:
+) -> dict[int, Catalogued]:
+    """Return what the catalogue knows of spaces, by their ids."""
     tables = [".".join(space.table) for space in spaces]
     rows = connection.execute(_statements("find_vector_indexes"), {"tables": tables}).fetchall()
-    found = {space.id: _Catalogued(0, ()) for space in spaces}
+    found = {space.id: Catalogued(0, ()) for space in spaces}
     for place, about_vectors, *index in rows:
         id_ = spaces[place - 1].id
         states = () if index[0] is None else (IndexState(*index),)
-        found[id_] = _Catalogued(about_vectors, found[id_].indexes + states)
+        found[id_] = Catalogued(about_vectors, found[id_].indexes + states)
     return found
 
 
@@ -143,7 +149,7 @@ def maintain_vector_indexes(
     started = time.monotonic()
     with database.transaction() as connection:
         spaces = [space for space in spaces_in(connection) if space.state != "retired"]
-        found = _catalogued(connection, spaces)
+        found = catalogued(connection, spaces)
         due = {
             space.id
             for space in spaces
@@ -167,12 +173,12 @@ def _mend(database: Database, space: Space, collected: int) -> VectorIndexReport
             fit = is_fit(space, index_states(connection, space))
             if action == "rebuilt" or (not fit and _count(connection, space, most=1)):
                 build = _build(connection, space)
-        found = _catalogued(connection, [space])[space.id]
+        found = catalogued(connection, [space])[space.id]
     return _report(space, found, action, build, started)
 
 
 def _report(
-    space: Space, found: _Catalogued, action: str, build: _Build, started: float
+    space: Space, found: Catalogued, action: str, build: _Build, started: float
 ) -> VectorIndexReport:
     return VectorIndexReport(
         space=space.name,

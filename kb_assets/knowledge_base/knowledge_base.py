@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kb_assets.knowledge_base.backing_up import BackingUp
 from kb_assets.knowledge_base.judging import Judging
 from kb_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from kb_assets.knowledge_base.health import Health
 
 
 class KnowledgeBase(BackingUp, Judging):
@@ -28,6 +31,18 @@ class KnowledgeBase(BackingUp, Judging):
             SettingsError: The settings cannot be used.
         """
         return cls(Settings.load(config, **overrides))
+
+    def health(self) -> "Health":
+        """Return how everything is, and what should be done: in a second, also for millions.
+
+        Raises:
+            SchemaError: The database's schema is not this code's.
+            DatabaseUnavailableError: The database cannot be reached.
+            DatabaseRefusedError: It cannot serve us.
+        """
+        from kb_assets.knowledge_base.health import collect
+
+        return collect(self)
 
     def __enter__(self) -> "KnowledgeBase":
         return self
