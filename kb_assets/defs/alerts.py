@@ -10,8 +10,8 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from kb_assets.defs.alert_state import WHOLE, AlertState
 from kb_assets.defs.alert_text import Alert, message
+from kb_assets.defs.index_runs import SHARD_ASSETS
 from kb_assets.defs.partitions import PARTITION_TAG, SHARD_TAG, shards_of_run
-from kb_assets.defs.schedules import SHARD_ASSETS
 from kb_assets.defs.webhook import WEBHOOK_VARIABLE, deliver, webhook_url
 from kb_assets.settings import Settings
 

@@ -15,6 +15,11 @@ from kb_assets.defs.chunks import document_chunks_asset
 from kb_assets.defs.documents import raw_documents_asset
 from kb_assets.defs.embeddings import chunk_embeddings_asset
 from kb_assets.defs.freshness import every_source_is_fresh
+from kb_assets.defs.housekeeping import (
+    housekeeping_asset,
+    housekeeping_job,
+    housekeeping_schedule,
+)
 from kb_assets.defs.index import published_documents_asset, vector_index_asset
 from kb_assets.defs.index_runs import FRESH, index_documents_job
 from kb_assets.defs.quality import retrieval_quality_asset, retrieval_quality_holds
@@ -52,6 +57,7 @@ def build_definitions(
             vector_index_asset(settings),
             message_archive_asset(settings),
             database_backup_asset(settings),
+            housekeeping_asset(settings),
         ]
         checks = [every_source_is_fresh, *index_checks(), *archive_checks(), *backup_checks()]
         automated = ["vector_index"]
@@ -60,10 +66,12 @@ def build_definitions(
             checks.append(retrieval_quality_holds)
             automated.append("retrieval_quality")
     job, backing_up = index_documents_job(), back_up_database_job()
-    jobs = [job, backing_up]
+    keeping_house = housekeeping_job()
+    jobs = [job, backing_up, keeping_house]
     schedules = [
         *index_documents_schedules(settings, job),
         back_up_database_schedule(settings.backup, backing_up),
+        housekeeping_schedule(settings.housekeeping, keeping_house),
     ]
     if settings.quality.questions is not None and settings.quality.cron:
         measuring = measure_retrieval_job()
