@@ -1,6 +1,6 @@
 """A provider of embeddings that takes as long as one far away, and next to no computing.
 
-    python -m benchmarks.slow_provider PORT_FILE SECONDS
+    python -m benchmarks.slow_provider PORT_FILE SECONDS [TEXTS_PER_SECOND]
 
 It speaks OpenAI's protocol. Vectors come from a stock made beforehand: which one is a function of
 the text (`vector_of`), so that what was stored can be told from what should have been.
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -45,15 +46,17 @@ def vector_of(text: str) -> numpy.ndarray:
 
 
 @contextmanager
-def running(seconds: float) -> Iterator[str]:
+def running(seconds: float, texts_per_second: float = 0) -> Iterator[str]:
     """Run a provider in a process of its own; yields its address.
 
     Args:
         seconds: What each request takes.
+        texts_per_second: What all requests together may have; more wait. 0 for no limit.
     """
     folder = Path(tempfile.mkdtemp(prefix="kb-slow-provider-"))
     port = folder / "port"
     command = [sys.executable, "-m", "benchmarks.slow_provider", port, str(seconds)]
+    command += [str(texts_per_second)]
     server = subprocess.Popen(command)
     try:
         while not port.exists():
@@ -70,10 +73,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     seconds = 0.0
+    seconds_per_text = 0.0
+    one_at_a_time = threading.Lock()
+    free_at = 0.0
 
     def do_POST(self) -> None:
-        due = time.monotonic() + self.seconds
+        arrived = time.monotonic()
         texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+        due = self._granted(arrived, len(texts)) + self.seconds
         items = _items()
         data = b",".join(
             items[zlib.crc32(text.encode()) % _KINDS] + b"%d}" % place
@@ -90,12 +97,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _granted(self, arrived: float, texts: int) -> float:
+        with self.one_at_a_time:
+            _Handler.free_at = max(arrived, self.free_at) + texts * self.seconds_per_text
+            return self.free_at
+
     def log_message(self, *_: object) -> None: ...
 
 
 def main() -> None:
     _items()
     _Handler.seconds = float(sys.argv[2])
+    texts_per_second = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    _Handler.seconds_per_text = 1 / texts_per_second if texts_per_second else 0.0
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     draft = Path(f"{sys.argv[1]}.draft")
     draft.write_text(str(server.server_address[1]))
