@@ -1,5 +1,7 @@
 """The asset `housekeeping`: Dagster's old runs go, tables are vacuumed, and sizes are noted."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -64,14 +66,14 @@ def housekeeping_asset(settings: Settings) -> dg.AssetsDefinition:
     def housekeeping(
         context: dg.AssetExecutionContext,
         knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         keep_days = settings.housekeeping.keep_runs_days
         with knowledge_base.told_as_dagster_wants(context), knowledge_base.opened() as kb:
             knowledge_base.sign(context)
             report = tend(kb.urls, keep_days)
         for run_id in report.pruned.runs:
             context.instance.compute_log_manager.delete_logs(prefix=[run_id])
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata=housekeeping_metadata(report), check_results=[storage_is_tended(report)]
         )
 

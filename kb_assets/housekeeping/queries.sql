@@ -119,9 +119,9 @@ select
 from pg_database d
 where d.datname = current_database()
 
--- name: vacuum {table}
+-- name: vacuum()
 -- Makes room of dead rows, and counts anew; a table that is in use by another vacuum is left.
 vacuum (analyze, skip_locked) {table}
 
--- name: analyze {table}
+-- name: analyze()
 analyze (skip_locked) {table}

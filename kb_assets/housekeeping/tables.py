@@ -72,7 +72,8 @@ def measure(connection: psycopg.Connection) -> DatabaseState:
     tables = tuple(TableState((schema, name), *facts) for schema, name, *facts in rows)
     whole = connection.execute(_statements("measure_database")).fetchone()
     assert whole is not None
-    return DatabaseState(*whole, tables=tables)
+    size, oldest, limit, longest = whole
+    return DatabaseState(size, oldest, limit, longest, tables)
 
 
 def tend_tables(
