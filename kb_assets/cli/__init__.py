@@ -17,7 +17,8 @@ Exit codes are stable:
     10   documents are in quarantine (only with `kb index --strict`)
     11   the mass-delete guard keeps documents that are gone from their source
     12   documents wait: they are not published yet
-    13   a check failed (`kb index`, `kb doctor`, `kb backup drill`), or the verdict of `kb eval`
+    13   a check failed (`kb index`, `kb doctor`, `kb backup drill`), the verdict of `kb eval`, or
+         somebody should do something (`kb status --check`)
     14   nothing is published, because retrieval fails (quality.block_publish)
     15   an object of the archive is gone, damaged, or not what its manifest says
     16   the store of the archive or of backups is missing, refuses us, or holds other bytes

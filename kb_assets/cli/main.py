@@ -22,6 +22,7 @@ from kb_assets.cli.explain import explain
 from kb_assets.cli.failures import report_error, report_interrupt, report_usage
 from kb_assets.cli.index import index
 from kb_assets.cli.messages import messages
+from kb_assets.cli.metrics import metrics
 from kb_assets.cli.plan import plan
 from kb_assets.cli.search import search
 from kb_assets.cli.session import COMMON_OPTIONS, Session
@@ -84,6 +85,7 @@ for _command in (
     explain,
     ask,
     status,
+    metrics,
     why,
     evaluate,
     space,

@@ -81,7 +81,7 @@ def test_json_when_piped_and_text_when_asked(kb: CommandLine) -> None:
         text = kb("--text", *command).out
         assert not text.startswith("{")
         assert "\x1b" not in text
-    assert kb("status", "--text").out.startswith("Shard")
+    assert kb("status", "--text").out.startswith("Source")
     hit = kb.must("search", "owls hunt")["hits"][0]
     assert hit["byte_start"] < hit["byte_end"]
     assert {"score", "source", "path", "heading_path", "text", "tags", "metadata"} <= set(hit)
