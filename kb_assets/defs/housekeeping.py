@@ -114,7 +114,7 @@ def housekeeping_metadata(report: HousekeepingReport) -> Metadata:
         **counts(
             {
                 "database_bytes": report.knowledge.size_bytes,
-                "dagster_bytes": report.dagster.size_bytes,
+                "dagster_bytes": sum(one.total_bytes for one in report.dagster.tables),
                 "index_bytes": sum(one.index_bytes for one in report.knowledge.tables),
                 "rows": sum(one.rows for one in report.knowledge.tables),
                 "dead_rows": sum(one.dead_rows for one in tables),
@@ -198,7 +198,7 @@ def _sizes(state: DatabaseState) -> dg.MarkdownMetadataValue:
             f"{one.rows:,}",
             f"{one.table_bytes:,}",
             f"{one.index_bytes:,}",
-            f"{one.table_bytes + one.index_bytes:,}",
+            f"{one.total_bytes:,}",
             f"{one.dead_share:.0%}",
         )
         for one in state.tables[:_MOST_TABLES]

@@ -74,7 +74,7 @@ with gone as (
 )
 delete from backfill_tags using gone where backfill_tags.backfill_id = gone.key
 
--- name: find_tables()
+-- name: find_tables(only_current_schema)
 -- Every table that holds rows, the largest first: how large it is, what is dead in it, and whether
 -- autovacuum would be due by the server's own thresholds. Who may vacuum it owns it, or the
 -- database.
@@ -101,6 +101,7 @@ join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'm')
     and c.relpersistence <> 't'
     and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')
+    and (n.nspname = current_schema() or not :only_current_schema)
 order by pg_total_relation_size(c.oid) desc, n.nspname, c.relname
 
 -- name: measure_database()

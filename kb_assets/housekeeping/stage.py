@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -51,17 +51,23 @@ def tend(urls: DatabaseUrls, keep_runs_days: int) -> HousekeepingReport:
     before = datetime.now(UTC) - timedelta(days=keep_runs_days)
     with _connected(urls.dagster) as connection:
         pruned = prune_history(connection, before)
-        dagster, tended_there = _tended(connection)
+        dagster, tended_there = _tended(connection, only_current_schema=True)
     with _connected(urls.migrator) as connection:
         knowledge, tended = _tended(connection)
+    # Dagster may have its tables in the same database.
+    theirs = {one.name for one in dagster.tables}
+    ours = tuple(one for one in knowledge.tables if one.name not in theirs)
+    knowledge = replace(knowledge, tables=ours)
     seconds = time.monotonic() - began
     return HousekeepingReport(pruned, knowledge, dagster, (*tended_there, *tended), seconds)
 
 
-def _tended(connection: psycopg.Connection) -> tuple[DatabaseState, tuple[tuple[str, str], ...]]:
-    connection.execute("select pg_stat_force_next_flush()")
-    tended = tend_tables(connection, measure(connection).tables)
-    return measure(connection), tended
+def _tended(
+    connection: psycopg.Connection, *, only_current_schema: bool = False
+) -> tuple[DatabaseState, tuple[tuple[str, str], ...]]:
+    found = measure(connection, only_current_schema=only_current_schema)
+    tended = tend_tables(connection, found.tables)
+    return measure(connection, only_current_schema=only_current_schema), tended
 
 
 @contextmanager

@@ -42,6 +42,11 @@ class TableState:
         return self.dead_rows / max(1, self.rows + self.dead_rows)
 
     @property
+    def total_bytes(self) -> int:
+        """How much it takes with its indexes."""
+        return self.table_bytes + self.index_bytes
+
+    @property
     def is_due(self) -> bool:
         """Whether anything is."""
         return self.vacuum_is_due or self.analyze_is_due
@@ -66,9 +71,15 @@ class DatabaseState:
     tables: tuple[TableState, ...]
 
 
-def measure(connection: psycopg.Connection) -> DatabaseState:
-    """Return what the server's statistics say of this database."""
-    rows = connection.execute(_statements("find_tables")).fetchall()
+def measure(connection: psycopg.Connection, *, only_current_schema: bool = False) -> DatabaseState:
+    """Return what the server's statistics say of this database.
+
+    Args:
+        connection: To it.
+        only_current_schema: Whether other schemas are somebody else's.
+    """
+    wanted = {"only_current_schema": only_current_schema}
+    rows = connection.execute(_statements("find_tables"), wanted).fetchall()
     tables = tuple(TableState((schema, name), *facts) for schema, name, *facts in rows)
     whole = connection.execute(_statements("measure_database")).fetchone()
     assert whole is not None
