@@ -108,7 +108,7 @@ def instance(cluster: CeleryCluster, kb: KnowledgeBase) -> Iterator[dg.DagsterIn
 def away(servers: Callable[[int], Server], kb: KnowledgeBase) -> Callable[[float], None]:
     """Let the database be out of reach for so many seconds, for everybody."""
     server = servers(16)
-    name = kb.urls.writer.rpartition("/")[2].partition("?")[0]
+    name = psycopg.conninfo.conninfo_to_dict(kb.urls.writer)["dbname"]
 
     def let(seconds: float) -> None:
         server.execute("alter database {} with allow_connections false", name)
