@@ -91,14 +91,23 @@ def kb(
 
 
 @pytest.fixture
-def cluster(kb: KnowledgeBase, database_urls: DatabaseUrls) -> Iterator[CeleryCluster]:
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(
+    kb: KnowledgeBase, database_urls: DatabaseUrls, redis: RedisServer
+) -> Iterator[CeleryCluster]:
     """The code server and Redis; whoever needs more starts it."""
-    home = kb.settings.root
+    variables = variables_of(database_urls)
     # Dagster's tables, before several processes want to make them.
-    with dagster_instance(kb), RedisServer() as redis:
-        variables = variables_of(database_urls)
-        with CeleryCluster(home, variables, redis.urls["tcp"]) as cluster:
-            yield cluster
+    with (
+        dagster_instance(kb),
+        CeleryCluster(kb.settings.root, variables, redis.urls["tcp"]) as cluster,
+    ):
+        yield cluster
 
 
 @pytest.fixture
@@ -245,6 +254,29 @@ def test_a_database_that_goes_away_for_a_while(
         wait_for_all(instance, kb)
 
     assert repeated(server.sent_texts) <= 2 * IN_FLIGHT * TEXTS
+    assert_as_one_process_makes_it(kb, fresh)
+
+
+@FEWER_SHARDS
+def test_a_redis_that_comes_back_with_nothing(
+    cluster: CeleryCluster,
+    instance: dg.DagsterInstance,
+    kb: KnowledgeBase,
+    redis: RedisServer,
+    server: ServerProcess,
+    fresh: Callable[[Settings], KnowledgeBase],
+) -> None:
+    # Sooner than in an hour, what waited in it alone is started again.
+    cluster.configure("run_monitoring", start_timeout_seconds=90)
+    start(cluster)
+    load_all(cluster, kb)
+    wait_until(lambda: server.received() >= 1, 120, "the first run has begun", pause=0.001)
+    redis.kill()
+    time.sleep(5)
+    redis.start()
+    wait_for_all(instance, kb)
+
+    assert repeated(server.sent_texts) == 0, "what was going on has gone on"
     assert_as_one_process_makes_it(kb, fresh)
 
 

@@ -6,6 +6,7 @@ log beside kb.toml, and can be killed with all its processes.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,9 +104,8 @@ class CeleryCluster:
             **variables,
         }
         self._members: list[Member] = []
-        config = yaml.safe_load((REPOSITORY / "deploy/celery/dagster.yaml").read_text())
-        config["run_monitoring"]["poll_interval_seconds"] = 2
-        (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
+        shutil.copy(REPOSITORY / "deploy/celery/dagster.yaml", folder)
+        self.configure("run_monitoring", poll_interval_seconds=2)
 
     def __enter__(self) -> "CeleryCluster":
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -123,6 +123,13 @@ class CeleryCluster:
     def __exit__(self, *error: object) -> None:
         for member in self._members:
             member.kill()
+
+    def configure(self, section: str, **values: object) -> None:
+        """Change what dagster.yaml says."""
+        file = self.folder / "dagster.yaml"
+        config = yaml.safe_load(file.read_text())
+        config[section] |= values
+        file.write_text(yaml.safe_dump(config))
 
     def wait_for_code(self) -> None:
         """Wait until definitions are served."""
