@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,18 +23,27 @@ def bare(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path, {"KB_DATABASE_URL": nowhere})
 
 
-@pytest.fixture
-def fresh() -> Iterator[CommandLine]:
-    """`kb` in an empty folder, with the embedded server; stopped at the end."""
+@contextmanager
+def knowledge_base_folder() -> Iterator[CommandLine]:
+    """Lend `kb` in an empty folder, with the embedded server; stopped at the end."""
     # Not in pytest's folders: as root the server runs as another account, kept out of there.
     folder = Path(tempfile.mkdtemp(prefix="kb-cli-"))
     folder.chmod(0o755)
-    yield CommandLine(folder)
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(folder) in word for word in words):
-            process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield CommandLine(folder)
+    finally:
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if any(str(folder) in word for word in words):
+                process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def fresh() -> Iterator[CommandLine]:
+    """`kb` in an empty folder, with the embedded server; stopped at the end."""
+    with knowledge_base_folder() as kb:
+        yield kb
 
 
 @pytest.fixture(scope="session")
