@@ -1,15 +1,14 @@
 """What `kb doctor` looks at: one function for each thing, that says what it found."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Literal
 
 import psycopg
 
+from kb_assets.cli import surroundings
+from kb_assets.cli.finding import Finding
 from kb_assets.database.connect import Database, DatabaseUrls, conninfo, resolve_urls
 from kb_assets.database.migrate import current, head
 from kb_assets.database.row_security import require_bound
@@ -20,30 +19,6 @@ from kb_assets.errors import KbError
 from kb_assets.settings import Settings, SourceSettings
 
 _LISTED_AT_MOST = 1_000_000
-_LITTLE_DISK_BYTES = 1_000_000_000
-_NO_DISK_BYTES = 100_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one look showed.
-
-    Attributes:
-        name: What was looked at.
-        level: `ok`, `warn` or `fail`.
-        words: What was seen.
-        fix: What to do about it.
-    """
-
-    name: str
-    level: Literal["ok", "warn", "fail"]
-    words: str
-    fix: str = ""
-
-    @classmethod
-    def failed(cls, name: str, error: KbError) -> "Finding":
-        """Return what an error says."""
-        return cls(name, "fail", " ".join(filter(None, (error.what, error.why))), error.fix)
 
 
 def examine(settings: Settings, *, probe: bool) -> Iterator[Finding]:
@@ -58,7 +33,12 @@ def examine(settings: Settings, *, probe: bool) -> Iterator[Finding]:
     if not settings.sources:
         yield Finding("sources", "fail", "kb.toml names none.", "Add [[sources]] to kb.toml.")
     yield from _guarded("provider", partial(_provider, settings, probe))
-    yield from _disk(settings)
+    yield from surroundings.variables(settings)
+    yield from surroundings.disks(settings)
+    yield from surroundings.dagster_files(settings)
+    yield from surroundings.ui_port()
+    yield from surroundings.alerts()
+    yield from _guarded("backup", partial(surroundings.backups, settings))
     try:
         urls = resolve_urls(settings)
     except KbError as error:
@@ -83,7 +63,7 @@ def _source(settings: Settings, source: SourceSettings) -> Iterator[Finding]:
     name = f"source {source.name}"
     if count:
         more = " or more" if count == _LISTED_AT_MOST else ""
-        yield Finding(name, "ok", f"{count:,}{more} documents in {source.uri}")
+        yield Finding(name, "ok", f"{count:,}{more} document{'s' * (count != 1)} in {source.uri}")
     else:
         fix = "Put documents there, or look at uri, include and exclude in kb.toml."
         yield Finding(name, "warn", f"no documents in {source.uri}", fix)
@@ -105,26 +85,6 @@ def _provider(settings: Settings, probe: bool) -> Iterator[Finding]:
         yield Finding("provider", "ok", words, "" if probe else "--probe asks it.")
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
-    if settings.database_url:
-        return
-    folder = settings.home_folder
-    while not folder.exists():
-        folder = folder.parent
-    from kb_assets.cli.output import size
-
-    free = shutil.disk_usage(folder).free
-    level: Literal["ok", "warn", "fail"] = "ok" if free > _LITTLE_DISK_BYTES else "warn"
-    if free < _NO_DISK_BYTES:
-        level = "fail"
-    fix = "" if level == "ok" else "Free some, or let KB_HOME name a folder on a larger disk."
-    yield Finding("disk", level, f"{size(free)} free at {settings.home_folder}", fix)
-    unfinished = settings.home_folder / "postgres" / "data.unfinished"
-    if unfinished.exists():
-        words = f"{unfinished} is left from a first start that was interrupted."
-        yield Finding("leftovers", "warn", words, "The next start removes it.")
-
-
 def _databases(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
     reachable = []
     for name, url in (("writer", urls.writer), ("reader", urls.reader)):
@@ -135,7 +95,7 @@ def _databases(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
         yield from _guarded("schema", partial(_schema, settings, urls))
     if settings.callers:
         yield from _guarded("callers", partial(_callers, settings, urls))
-    yield from _guarded("Dagster's database", partial(_dagster, urls))
+    yield from _guarded("Dagster's database", partial(_dagster, settings, urls))
 
 
 def _server(name: str, url: str) -> Iterator[Finding]:
@@ -204,7 +164,7 @@ def _leftovers(settings: Settings, database: Database) -> Iterator[Finding]:
             yield Finding("leftovers", "warn", f"space {space.name} is retired", fix)
 
 
-def _dagster(urls: DatabaseUrls) -> Iterator[Finding]:
+def _dagster(settings: Settings, urls: DatabaseUrls) -> Iterator[Finding]:
     with _connected(urls.dagster) as connection:
         row = connection.execute(
             "select current_database(), to_regclass('runs') is not null"
@@ -219,6 +179,7 @@ def _dagster(urls: DatabaseUrls) -> Iterator[Finding]:
             " and update_timestamp < now() at time zone 'utc' - interval '1 day'"
         ).fetchone()
     yield Finding("Dagster's database", "ok", where)
+    yield from surroundings.automation(settings, urls)
     if stale and stale[0]:
         words = f"{stale[0]} runs have been going on for more than a day"
         fix = "If their processes are gone, end them on the page Runs of `kb dev`."

@@ -64,8 +64,10 @@ def _row(shard: "ShardForecast") -> tuple[str, ...]:
 
 
 def _warnings(forecast: "Forecast", limits: "LimitSettings") -> list[str]:
+    from kb_assets.cli.output import count_of
+
     warnings = [
-        f"{shard.shard}: {shard.withheld:,} documents are gone, more than "
+        f"{shard.shard}: {count_of(shard.withheld, 'document')} gone, more than "
         f"{limits.max_deleted_share:.0%} of all. The mass-delete guard would keep them until "
         "`kb index --confirm-deletes`."
         for shard in forecast.shards
