@@ -10,16 +10,16 @@ from kb_assets.cli import exits
 from kb_assets.cli.session import KbCommand, Session, pass_session
 
 if TYPE_CHECKING:
-    from kb_assets.cli.examination import Finding
+    from kb_assets.cli.finding import Finding
 
 _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
 
-@click.command(cls=KbCommand, short_help="Check settings, sources, database, provider, disk.")
+@click.command(cls=KbCommand, short_help="Check whether all that a run needs is there.")
 @click.option("--probe", is_flag=True, help="Ask the embedding provider for one tiny vector.")
 @pass_session
 def doctor(session: Session, probe: bool) -> int:
-    """Check settings, sources, database, provider and disk; say what to do."""
+    """Check settings, sources, provider, database, Dagster, backups, disk; say what to do."""
     findings = []
     for finding in _examine(session, probe):
         findings.append(finding)
@@ -36,7 +36,8 @@ def doctor(session: Session, probe: bool) -> int:
 
 
 def _examine(session: Session, probe: bool) -> "Iterator[Finding]":
-    from kb_assets.cli.examination import Finding, examine
+    from kb_assets.cli.examination import examine
+    from kb_assets.cli.finding import Finding
     from kb_assets.errors import KbError
     from kb_assets.settings import CONFIG_VARIABLE
 

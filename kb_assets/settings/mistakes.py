@@ -77,17 +77,18 @@ def explain_variable(error: ValueError) -> SettingsError:
 def unknown_variables(settings: type[BaseModel]) -> dict[str, str]:
     """Return the variables that are set, look like settings, and are none; and what was meant."""
     known = list(_variables(settings))
-    near = {
-        name: get_close_matches(name, known, 1, 0.85)
-        for name in os.environ
-        if name.startswith(PREFIX) and name not in known
-    }
-    sections = {name.upper() for name in settings.model_fields}
-    return {
-        name: meant[0] if meant else ""
-        for name, meant in near.items()
-        if meant or (DELIMITER in name and name[len(PREFIX) :].split(DELIMITER)[0] not in sections)
-    }
+    sections = [name.upper() for name in settings.model_fields]
+    found = dict[str, str]()
+    for name in os.environ:
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        section, delimiter, key = name.removeprefix(PREFIX).partition(DELIMITER)
+        if near := get_close_matches(name, known, 1, 0.85):
+            found[name] = near[0]
+        elif delimiter and section not in sections:
+            near = get_close_matches(section, sections, 1, 0.7)
+            found[name] = f"{PREFIX}{near[0]}{DELIMITER}{key}" if near else ""
+    return found
 
 
 def _variables(settings: type[BaseModel]) -> Iterator[str]:

@@ -108,12 +108,14 @@ def test_a_value_is_not_repeated(config: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_variable_that_means_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KB_EMBEDING__PROVIDER", "openai")
     monkeypatch.setenv("KB_DATABSE_URL", "")
+    monkeypatch.setenv("KB_SERCH__X", "")
     monkeypatch.setenv("KB_NOWHERE__X", "")
     monkeypatch.setenv("KB_DEBUG", "1")
     monkeypatch.setenv("KB_SEARCH__MODE", "vector")
     assert unknown_variables(Settings) == {
         "KB_EMBEDING__PROVIDER": "KB_EMBEDDING__PROVIDER",
         "KB_DATABSE_URL": "KB_DATABASE_URL",
+        "KB_SERCH__X": "KB_SEARCH__X",
         "KB_NOWHERE__X": "",
     }
 

@@ -39,15 +39,15 @@ def collect(kb: "KnowledgeBase") -> Health:
     """
     started, now, settings = time.monotonic(), datetime.now(UTC), kb.settings
     reader, unknown = kb.reader, dict[str, str]()
-    backups = _begun(lambda: looks.look_at_backups(kb.backup_place))
-    history = _begun(lambda: looks.last_looks(kb.urls.dagster, settings))
+    backups = begun(lambda: looks.look_at_backups(kb.backup_place))
+    history = begun(lambda: looks.last_looks(kb.urls.dagster, settings))
     chunks, is_exact = looks.about_chunks(reader)
     versions = looks.find_versions(reader)
     spaces = looks.look_at_spaces(reader, is_exact=is_exact)
     quality = looks.look_at_quality(reader)
     retention_days = settings.archive.retention_days if settings.archive else None
     archive = looks.look_at_archive(reader, retention_days, now)
-    looked = _ended(history, HISTORY, unknown) or {}
+    looked = ended(history, HISTORY, unknown) or {}
     shards = looks.look_at_shards(reader, settings, looked, is_exact=is_exact)
     if is_exact:
         chunks = sum(one.contents.chunks for one in shards if one.contents)
@@ -61,7 +61,7 @@ def collect(kb: "KnowledgeBase") -> Health:
         chunks=chunks,
         is_exact=is_exact,
         quality=quality,
-        backup=_ended(backups, BACKUP, unknown),
+        backup=ended(backups, BACKUP, unknown),
         archive=archive,
         spending=looks.look_at_spending(reader, max(0, chunks - vectors)),
         unknown=unknown,
@@ -84,8 +84,12 @@ def _concerns(health: Health, settings: "Settings") -> Iterator[Concern]:
     yield from told.refusal_concerns(health.shards)
 
 
-def _begun(look: Callable[[], Found]) -> "Future[Found]":
-    """Look in a thread that nobody waits for at the end."""
+def begun(look: Callable[[], Found]) -> "Future[Found]":
+    """Look in a thread that nobody waits for at the end; `ended` returns what was seen.
+
+    Args:
+        look: What looks.
+    """
     future = Future[Found]()
 
     def work() -> None:
@@ -98,8 +102,14 @@ def _begun(look: Callable[[], Found]) -> "Future[Found]":
     return future
 
 
-def _ended(future: "Future[Found]", about: str, unknown: dict[str, str]) -> Found | None:
-    """Return what was seen, or note why nothing was."""
+def ended(future: "Future[Found]", about: str, unknown: dict[str, str]) -> Found | None:
+    """Return what was seen, or note why nothing was.
+
+    Args:
+        future: What was begun.
+        about: What it is about.
+        unknown: Where it is noted.
+    """
     try:
         return future.result(PATIENCE_SECONDS)
     except TimeoutError:

@@ -98,6 +98,20 @@ def last_looks(url: str, settings: "Settings") -> dict[str, datetime]:
         return dict(connection.execute(_statements("last_looks"), named).fetchall())
 
 
+def look_at_automation(url: str) -> tuple[datetime | None, tuple[str, ...]]:
+    """Return when Dagster's daemon last reported, and which schedules and sensors are switched off.
+
+    Raises:
+        psycopg.Error: Dagster's database cannot be asked.
+    """
+    with psycopg.connect(conninfo(url, "kb_status"), autocommit=True) as connection:
+        if connection.execute(_statements("has_history")).fetchone() != (True,):
+            return None, ()
+        row = connection.execute(_statements("automation")).fetchone()
+    assert row is not None
+    return row[0], tuple(row[1])
+
+
 def look_at_spaces(database: Database, *, is_exact: bool) -> tuple[SpaceHealth, ...]:
     """Return every embedding space, oldest first.
 

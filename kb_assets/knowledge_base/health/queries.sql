@@ -52,3 +52,13 @@ cross join lateral (
     order by e.id desc
     limit 1
 ) as last;
+
+-- name: automation()^
+-- In Dagster's database: when the daemon last reported, and what somebody has switched off.
+select (select max(timestamp) at time zone 'UTC' from daemon_heartbeats),
+    array(
+        select instigator_body::jsonb -> 'origin' ->> 'job_name'
+        from instigators
+        where status = 'STOPPED'
+        order by 1
+    );
