@@ -7,9 +7,10 @@ import dagster as dg
 import pytest
 
 from kb_assets.defs.build import build_definitions
+from kb_assets.defs.index_runs import JOB
 from kb_assets.defs.partitions import EXECUTION_VARIABLE, range_tags
 from kb_assets.defs.processes import process_tags
-from kb_assets.defs.schedules import JOB
+from kb_assets.errors import SettingsError
 from kb_assets.settings import Settings
 from tests.defs.conftest import write_config
 
@@ -22,10 +23,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def tick(
-    settings: Settings, instance: dg.DagsterInstance
+    settings: Settings, instance: dg.DagsterInstance, name: str = f"{JOB}_schedule"
 ) -> tuple[list[dg.RunRequest], str | None]:
     definitions = build_definitions(settings)
-    schedule = definitions.resolve_schedule_def(f"{JOB}_schedule")
+    schedule = definitions.resolve_schedule_def(name)
     with dg.build_schedule_context(
         instance=instance,
         repository_def=definitions.get_repository_def(),
@@ -99,6 +100,81 @@ def test_it_says_why_it_starts_nothing(tmp_path: Path) -> None:
 
         assert "still going" in (tick(one, instance)[1] or "")
         assert "no sources" in (tick(none, instance)[1] or "")
+
+
+def with_crons(file: Path, **crons: str) -> Settings:
+    text = file.read_text()
+    for name, cron in crons.items():
+        text = text.replace(f'name = "{name}"', f'name = "{name}"\ncron = "{cron}"')
+    file.write_text(text)
+    return Settings.load(file)
+
+
+def test_a_source_with_a_cron_has_a_schedule_of_its_own_and_is_no_part_of_the_common_one(
+    tmp_path: Path,
+) -> None:
+    file = write_config(tmp_path, documents=1, wiki=4)
+    settings = with_crons(file, documents="30 2 * * *")
+    schedules = {one.name: one for one in build_definitions(settings).schedules or []}
+
+    own = schedules["index_documents_documents_schedule"]
+    assert own.cron_schedule == "30 2 * * *"
+    assert own.default_status == dg.DefaultScheduleStatus.RUNNING
+    with dg.instance_for_test() as instance:
+        assert [shards(one) for one in tick(settings, instance, own.name)[0]] == ["documents"]
+        assert [shards(one) for one in tick(settings, instance)[0]] == [
+            "wiki-01-of-04...wiki-04-of-04"
+        ]
+
+
+def test_where_every_source_has_a_cron_there_is_no_common_schedule(tmp_path: Path) -> None:
+    settings = with_crons(write_config(tmp_path, wiki=1), wiki="30 2 * * *")
+
+    names = {one.name for one in build_definitions(settings).schedules or []}
+
+    assert "index_documents_wiki_schedule" in names
+    assert f"{JOB}_schedule" not in names
+
+
+def test_schedules_of_two_sources_have_two_names(tmp_path: Path) -> None:
+    file = write_config(tmp_path, **{"a-b": 1, "a_b": 1})
+    Settings.load(file)
+
+    with pytest.raises(SettingsError, match="differ in - and _"):
+        with_crons(file, **{"a-b": "0 2 * * *", "a_b": "0 3 * * *"})
+
+
+def test_questions_are_asked_by_the_clock_only_if_that_is_set(tmp_path: Path) -> None:
+    (tmp_path / "questions.yaml").write_text("[]")
+    file = write_config(tmp_path, wiki=1)
+
+    def asked(cron: str) -> list[dg.RunRequest] | None:
+        quality = {"questions": "questions.yaml", "cron": cron}
+        settings = Settings.load(file, quality=quality)
+        names = {one.name for one in build_definitions(settings).schedules or []}
+        if "measure_retrieval_schedule" not in names:
+            return None
+        with dg.instance_for_test() as instance:
+            return tick(settings, instance, "measure_retrieval_schedule")[0]
+
+    assert asked("") is None
+    (request,) = asked("0 6 * * *") or []
+    assert request.run_key == "2026-11-21T00:00:00+00:00"
+
+
+def test_a_run_of_another_job_for_a_shard_keeps_it_out(settings: Settings) -> None:
+    """Such as one that the UI started for some of the assets."""
+    by_hand = dg.define_asset_job("by_hand", dg.AssetSelection.assets("raw_documents"))
+    definitions = dg.Definitions.merge(build_definitions(settings), dg.Definitions(jobs=[by_hand]))
+    with dg.instance_for_test() as instance:
+        run = instance.create_run_for_job(
+            definitions.resolve_job_def("by_hand"),
+            tags={"dagster/partition": "handbook", **process_tags()},
+        )
+        instance.report_run_canceling(run)
+        requests, _ = tick(settings, instance)
+
+    assert [shards(one) for one in requests] == ["wiki-01-of-04...wiki-04-of-04"]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
