@@ -23,10 +23,15 @@ from typing import Literal
 from kb_assets.database.account import embedded_binaries
 from kb_assets.database.cluster import Cluster, ServerAddress
 from kb_assets.database.provision import provision
+from kb_assets.database.successor import settle, version_of
+from kb_assets.errors import DatabaseUnavailableError
 
-__all__ = ["ServerAddress", "embedded_binaries", "leave_embedded", "start_embedded"]
+__all__ = ["ServerAddress", "embedded_binaries", "leave_embedded", "only_user", "start_embedded"]
 
 Major = Literal[16, 18]
+
+NEW_MAJOR: Major = 16
+"""The version of PostgreSQL that a new data folder is made with."""
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ _guard = threading.RLock()
 
 
 def start_embedded(
-    home: Path, *, major: Major = 16, options: Mapping[str, str] | None = None
+    home: Path, *, major: Major | None = None, options: Mapping[str, str] | None = None
 ) -> ServerAddress:
     """Start the embedded server, or join it if another process has.
 
@@ -54,7 +59,7 @@ def start_embedded(
 
     Args:
         home: The folder of the knowledge base's state; the server lives in `postgres` below it.
-        major: The version of PostgreSQL, for a data folder that does not exist yet.
+        major: The version of PostgreSQL; by default the data folder's own.
         options: Server settings on top of `embedded.conf`; they count when the server is started,
             not when it is joined.
 
@@ -69,9 +74,11 @@ def start_embedded(
             chosen = member.options if options is None else dict(options)
         else:
             member, chosen = None, dict(options or {})
-        cluster = Cluster(home / "postgres", major)
-        cluster.make_folder()
-        with _locked(cluster.folder / "start.lock"):
+        folder = home / "postgres"
+        Cluster(folder, NEW_MAJOR).make_folder()
+        with _locked(folder / "start.lock"):
+            settle(folder)
+            cluster = Cluster(folder, major or version_of(folder / "data") or NEW_MAJOR)
             address = cluster.ensure_running(chosen)
             provision(address)
             if member is None:
@@ -95,6 +102,29 @@ def leave_embedded(home: Path) -> None:
             os.close(member.lock)
             if _nobody_holds(member.cluster.folder / "users.lock"):
                 member.cluster.stop()
+
+
+@contextmanager
+def only_user(home: Path) -> Iterator[Path]:
+    """Keep everybody else from the server, and lend its folder.
+
+    Whoever comes meanwhile waits. The server may run all the same: a process that is killed
+    leaves it running.
+
+    Raises:
+        DatabaseUnavailableError: Other processes use the server.
+    """
+    leave_embedded(home)
+    folder = home.expanduser().resolve() / "postgres"
+    with _guard, _locked(folder / "start.lock"):
+        if not _nobody_holds(folder / "users.lock"):
+            raise DatabaseUnavailableError(
+                "Other processes use the embedded server.",
+                why="It must be ours alone for this.",
+                fix="End `kb dev` and other commands on this knowledge base; then try again.",
+            )
+        settle(folder)
+        yield folder
 
 
 @atexit.register
