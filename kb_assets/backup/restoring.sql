@@ -271,3 +271,9 @@ create database {database} template template0 encoding 'UTF8';
 
 -- name: close_database()
 revoke all on database {database} from public;
+
+-- name: find_databases()
+select datname from pg_database where not datistemplate;
+
+-- name: measure_databases()
+select sum(pg_database_size(oid))::bigint from pg_database where not datistemplate;

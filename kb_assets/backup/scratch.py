@@ -23,8 +23,7 @@ WHO = "drill"
 _MAJORS = (16, 18)
 _DATABASE = "kb"
 
-# What a crash would destroy is made again by the next drill.
-_OPTIONS = {
+FAST = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -34,6 +33,7 @@ _OPTIONS = {
     "max_wal_size": "16GB",
     "checkpoint_timeout": "1h",
 }
+"""Options of a server that is made anew if the machine crashes: nothing waits for the disk."""
 
 _log = logging.getLogger(__name__)
 _statements = Statements(Path(__file__).with_name("restoring.sql"))
@@ -71,7 +71,7 @@ def scratch_database(folder: Path, major: int) -> Iterator[str]:
     cluster = Cluster(folder / "postgres", _offered(major))
     cluster.make_folder()
     try:
-        address = cluster.ensure_running(_OPTIONS)
+        address = cluster.ensure_running(FAST)
         with (
             unavailable_when_lost(),
             psycopg.connect(address.url("postgres", ADMINISTRATOR), autocommit=True) as server,

@@ -65,14 +65,16 @@ def make_backup(settings: Settings, place: BackupPlace, url: str, *, run_id: str
                 snapshot = held.enter_context(open_snapshot(url))
             _require_tables(snapshot)
             dumped = dump(snapshot, folder, settings)
-        draft = _draft(backup_id, began, snapshot.taken_at, dumped.contents)
+        draft = draft_manifest(backup_id, began, snapshot.taken_at, dumped.contents)
         with _timed(seconds, "upload"):
             manifest = place.put(draft, folder)
     note = dumped.questions.note
     return BackupReport(manifest, seconds | dumped.seconds, (note,) if note else ())
 
 
-def _draft(backup_id: str, began: datetime, taken_at: datetime, contents: Contents) -> Manifest:
+def draft_manifest(
+    backup_id: str, began: datetime, taken_at: datetime, contents: Contents
+) -> Manifest:
     """Return a manifest that the destination completes."""
     return Manifest(
         id=backup_id,

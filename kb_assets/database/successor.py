@@ -31,6 +31,9 @@ def settle(folder: Path) -> None:
         folder: Of the embedded server: its data folder is below.
     """
     if (folder / _FILLING).exists():
+        # The old server runs for who copies from it: nothing can be written there.
+        if (major := version_of(folder / "data")) is not None:
+            Cluster(folder, major).stop()
         discard(folder)
     if (folder / _FULL).exists():
         _put_in_place(folder)
