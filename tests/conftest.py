@@ -66,6 +66,7 @@ class Server:
             dagster=self.url(database, "dagster"),
             caller=self.url(database, "kb_caller"),
             backup=self.url(database, "kb_backup"),
+            archiver=self.url(database, "kb_archiver"),
         )
 
     def make_template(self) -> None:
@@ -173,6 +174,7 @@ def make_settings(
             database_url=database_urls.writer,
             read_database_url=database_urls.reader,
             caller_database_url=database_urls.caller,
+            archive_database_url=database_urls.archiver,
             migration_database_url=database_urls.migrator,
             backup_database_url=database_urls.backup,
             **overrides,

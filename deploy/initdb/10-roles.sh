@@ -1,11 +1,11 @@
 #!/bin/sh
-# Creates what kb_assets needs on a server of its own: six roles that are not superusers, two
+# Creates what kb_assets needs on a server of its own: seven roles that are not superusers, two
 # databases, pgvector. The image runs it once, on an empty volume; an administrator can run it
 # against any PostgreSQL 16 or later:
 #
 #   PGHOST=db.example.com PGUSER=postgres PGPASSWORD=… \
 #   MIGRATOR_PASSWORD=… WRITER_PASSWORD=… READER_PASSWORD=… CALLER_PASSWORD=… \
-#   BACKUP_PASSWORD=… DAGSTER_PASSWORD=… sh deploy/initdb/10-roles.sh
+#   ARCHIVER_PASSWORD=… BACKUP_PASSWORD=… DAGSTER_PASSWORD=… sh deploy/initdb/10-roles.sh
 #
 # Run again, it creates what is missing and sets the passwords anew. The same roles and rights as
 # kb_assets/database/provision.py gives the embedded server.
@@ -15,10 +15,11 @@ set -eu
 : "${WRITER_PASSWORD:?the password of kb_writer, who indexes}"
 : "${READER_PASSWORD:?the password of kb_reader, who searches}"
 : "${CALLER_PASSWORD:?the password of kb_caller, who searches for callers with less in view}"
+: "${ARCHIVER_PASSWORD:?the password of kb_archiver, who archives and erases messages}"
 : "${BACKUP_PASSWORD:?the password of kb_backup, who reads everything for backups}"
 : "${DAGSTER_PASSWORD:?the password of dagster, who keeps runs and events}"
 export MIGRATOR_PASSWORD WRITER_PASSWORD READER_PASSWORD CALLER_PASSWORD BACKUP_PASSWORD
-export DAGSTER_PASSWORD
+export ARCHIVER_PASSWORD DAGSTER_PASSWORD
 export PGUSER="${PGUSER:-${POSTGRES_USER:-postgres}}"
 export PGDATABASE="${PGDATABASE:-postgres}"
 
@@ -28,6 +29,7 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 <<'SQL'
 \getenv writer_password WRITER_PASSWORD
 \getenv reader_password READER_PASSWORD
 \getenv caller_password CALLER_PASSWORD
+\getenv archiver_password ARCHIVER_PASSWORD
 \getenv backup_password BACKUP_PASSWORD
 \getenv dagster_password DAGSTER_PASSWORD
 
@@ -37,12 +39,13 @@ select rolsuper as is_superuser, rolsuper or rolbypassrls as may_bypass,
 from pg_roles where rolname = current_user \gset
 
 select format('create role %I login', wanted.name)
-from unnest(array['kb_migrator', 'kb_writer', 'kb_reader', 'dagster']) as wanted (name)
+from unnest(array['kb_migrator', 'kb_writer', 'kb_reader', 'kb_archiver', 'dagster']) as wanted (name)
 where not exists (select from pg_roles where rolname = wanted.name) \gexec
 
 alter role kb_migrator password :'migrator_password';
 alter role kb_writer password :'writer_password';
 alter role kb_reader password :'reader_password';
+alter role kb_archiver password :'archiver_password';
 alter role dagster password :'dagster_password';
 
 -- The migrator changes tables the writer made at run time, and says who may read them.
@@ -81,7 +84,7 @@ grant connect, temporary on database kb to kb_backup;
 \endif
 
 revoke all on database kb, dagster from public;
-grant connect, temporary on database kb to kb_migrator, kb_writer, kb_reader;
+grant connect, temporary on database kb to kb_migrator, kb_writer, kb_reader, kb_archiver;
 grant connect, temporary on database dagster to dagster;
 
 \connect kb

@@ -102,7 +102,7 @@ def reconcile_archive(run: Run, store: ObjectStore, *, aging: Aging = MESSAGES) 
     remove_abandoned(run.settings.home_folder)
     contents = Contents(store, aging)
     report = ReconcileReport()
-    with run.database.transaction() as connection:
+    with run.archive.transaction() as connection:
         connection.execute(_statements("use_up_numbers"), {"highest": contents.highest})
         rows = connection.execute(_statements("find_known"), {"relation": aging.name})
         known = {key for (key,) in rows}
@@ -173,14 +173,14 @@ def _reconcile_month(
     plan: _Plan,
     report: ReconcileReport,
 ) -> None:
-    with run.database.transaction() as connection:
+    with run.archive.transaction() as connection:
         named = {"relation": aging.name, "month": month}
         if connection.execute(_statements("has_month"), named).fetchone() is None:
             connection.execute(_statements("add_month"), named)
     wait_seconds = run.settings.limits.lease_wait_seconds
     with (
         month_lease(
-            run.database, aging, month, run_id=run.run_id, wait_seconds=wait_seconds
+            run.archive, aging, month, run_id=run.run_id, wait_seconds=wait_seconds
         ) as lease,
         workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder,
     ):
@@ -200,7 +200,7 @@ def _swap(work: _Work, segment: Segment, successor: str | None) -> None:
     found = [] if successor is None else [work.contents.manifest(successor)]
     for _, facts, _ in found:
         fetch_verified(work.store, facts, work.aging, work.folder).unlink()
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         work.lease.guard(connection)
         _retire(connection, [segment.object_key])
         for one in found:
@@ -211,12 +211,12 @@ def _bring_back(work: _Work, plan: _Plan) -> int:
     """Fill the month from all of its objects, and return how many rows it did not have."""
     month, aging = work.lease.month, work.aging
     returning = [work.contents.manifest(key) for key in plan.returning]
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         committed = find_segments(connection, [month], aging=aging)
     facts = [one.facts for one in committed if one.object_key not in plan.retired]
     facts += [one for _, one, _ in returning]
     files = [fetch_verified(work.store, one, aging, work.folder) for one in facts]
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         work.lease.guard(connection)
         copied = copy_objects(connection, aging, files)
         connection.execute(_statements("widen_conversations", group=aging.group, time=aging.time))
@@ -259,7 +259,7 @@ def _retire(connection: psycopg.Connection, object_keys: Sequence[str]) -> None:
 def _note_leftovers(work: _Work, object_keys: Sequence[str]) -> None:
     """Enter objects that nothing needs, so that they are removed as other leftovers are."""
     window = window_of(work.lease.month)
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         work.lease.guard(connection)
         for key in object_keys:
             named = {

@@ -78,12 +78,12 @@ def restore_month(
         TransientError: The database, the store or the disk failed; nothing was changed.
     """
     held_until = now + timedelta(days=hold_days)
-    with month_lease(run.database, aging, month, run_id=run.run_id) as lease:
-        with run.database.transaction() as connection:
+    with month_lease(run.archive, aging, month, run_id=run.run_id) as lease:
+        with run.archive.transaction() as connection:
             segments = find_segments(connection, [month], aging=aging)
         with workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder:
             files = [fetch_verified(store, one.facts, aging, folder) for one in segments]
-            with run.database.transaction() as connection:
+            with run.archive.transaction() as connection:
                 copied = copy_objects(connection, aging, files)
                 return fill_month(connection, lease, aging, segments, copied, held_until)
 

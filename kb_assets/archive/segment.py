@@ -118,7 +118,7 @@ def copies(
         DiskError: The local disk is full.
     """
     with (
-        snapshot(work.run.database.conninfo) as cursor,
+        snapshot(work.run.archive.conninfo) as cursor,
         sorter(work.folder / "sorting") as sorting,
         ThreadPoolExecutor(1) as reading,
     ):
@@ -160,7 +160,7 @@ def _read(
 ) -> _Ahead:
     """Read about so many rows of the first window that is left."""
     whole, rows = left.popleft()
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         work.lease.guard(connection)
         window = store.first_window(connection, table, whole, rows)
     if window.high < whole.high:
@@ -194,7 +194,7 @@ def enter(work: Work, source: str, window: Window, written: Written) -> Copied:
         LeaseLostError: Another run took the month over.
     """
     tally = written.tally
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         work.lease.guard(connection)
         segment = store.add_segment(
             connection,

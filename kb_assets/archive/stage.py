@@ -125,11 +125,11 @@ def archive_month(
     """
     report = MonthReport(month)
     share_allocator()
-    with month_lease(run.database, aging, month, run_id=run.run_id) as lease:
-        server = _prepare(run.database, lease, aging)
+    with month_lease(run.archive, aging, month, run_id=run.run_id) as lease:
+        server = _prepare(run.archive, lease, aging)
         with workplace(run.settings.home_folder, f"{aging.name}-{month:%Y-%m}") as folder:
             work = Work(run, destination, aging, lease, folder, server, report.seconds)
-            if _close(run.database, lease):
+            if _close(run.archive, lease):
                 _archive_partition(work, report)
             _archive_late(work, report)
     if not report.rows and not report.repeated:
@@ -174,7 +174,7 @@ def _archive_partition(work: Work, report: MonthReport) -> None:
         rows = sum(copied.facts.rows for copied in segments)
         note_replaced(work, _restored(work), segments, is_rewrite=False)
         with work.timed("commit"):
-            commit_month(work.run.database, work.lease, work.aging, manifests, rows)
+            commit_month(work.run.archive, work.lease, work.aging, manifests, rows)
     report.table_bytes += measured[1]
     for copied in segments:
         _report(work, report, copied)
@@ -235,7 +235,7 @@ def _commit_late(
     file = proven.file if proven else None
     with _given_up_on_error(work, segments), work.timed("commit"):
         deleted = commit_late(
-            work.run.database, work.lease, work.aging, manifests, file, piece.repeated
+            work.run.archive, work.lease, work.aging, manifests, file, piece.repeated
         )
     report.repeated += deleted - piece.written.tally.rows
     for copied in segments:
@@ -243,20 +243,20 @@ def _commit_late(
 
 
 def _measured(work: Work, table: str) -> tuple[int, int]:
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         work.lease.guard(connection)
         return store.measure(connection, work.aging, table, window_of(work.lease.month))
 
 
 def _restored(work: Work) -> list[store.Segment]:
     """Return what a month that was restored was archived in before."""
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         return store.find_segments(connection, [work.lease.month], ("restored",), aging=work.aging)
 
 
 def _known(work: Work) -> list[Known]:
     """Return what is cold of the month; files are, byte for byte, as when they were verified."""
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         segments = store.find_segments(connection, [work.lease.month], aging=work.aging)
     return [
         Known(
@@ -283,6 +283,6 @@ def _given_up_on_error(work: Work, segments: list[Copied]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with suppress(KbError), work.run.database.transaction() as connection:
+        with suppress(KbError), work.run.archive.transaction() as connection:
             store.mark_stale(connection, [one.segment for one in segments], str(error)[:1000])
         raise

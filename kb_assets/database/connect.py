@@ -16,6 +16,7 @@ from psycopg import IsolationLevel, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from kb_assets.database.message_rights import ARCHIVER
 from kb_assets.database.row_security import CALLER
 from kb_assets.database.vectors import VectorTypes
 from kb_assets.errors import DatabaseRefusedError, DatabaseUnavailableError, SettingsError
@@ -61,14 +62,15 @@ class DatabaseUrls:
     dagster: str = field(repr=False)
     caller: str = field(default="", repr=False)
     backup: str = field(default="", repr=False)
+    archiver: str = field(default="", repr=False)
 
 
 def resolve_urls(settings: Settings) -> DatabaseUrls:
     """Return where to connect; starts the embedded server if no other one is set.
 
     Without a `database_url` of its own, a knowledge base has a server in its home. With one,
-    reading and migrating go there too unless told otherwise, backups are made by who may migrate
-    unless told otherwise, and Dagster uses the database `dagster` of that server unless
+    reading, archiving and migrating go there too unless told otherwise, backups are made by who
+    may migrate unless told otherwise, and Dagster uses the database `dagster` of that server unless
     `KB_DAGSTER_DATABASE_URL` says where.
 
     Raises:
@@ -85,10 +87,11 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         writer, reader = address.url("kb", "kb_writer"), address.url("kb", "kb_reader")
         migrator = address.url("kb", "kb_migrator")
         caller, backup = address.url("kb", CALLER), address.url("kb", "kb_backup")
+        archiver = address.url("kb", ARCHIVER)
         dagster = dagster or address.url("dagster", "dagster")
     else:
         caller = backup = ""
-        writer = reader = migrator = settings.database_url
+        writer = reader = migrator = archiver = settings.database_url
         dagster = dagster or _with_database(settings.database_url, "dagster")
     caller = settings.caller_database_url or caller
     migrator = _checked(settings.migration_database_url or migrator)
@@ -99,6 +102,7 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         dagster=_checked(dagster),
         caller=_checked(caller) if caller else "",
         backup=_checked(settings.backup_database_url or backup or migrator),
+        archiver=_checked(settings.archive_database_url or archiver),
     )
 
 

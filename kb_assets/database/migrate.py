@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from kb_assets.database.connect import check_server, conninfo, unavailable_when_lost
+from kb_assets.database.message_rights import is_separated, separate_archiver
 from kb_assets.database.names import SCHEMA, SPACE_SCHEMA
 from kb_assets.database.row_security import is_protected, protect_rows, protect_vectors
 from kb_assets.errors import DatabaseRefusedError, SchemaError
@@ -154,17 +155,20 @@ def _prepare(migrator_url: str) -> None:
 
 
 def _protect(migrator_url: str) -> None:
-    """Protect rows from callers if their role was made after the tables were."""
+    """Give roles that were made after the tables what they need, and take it from others."""
     with (
         unavailable_when_lost(),
         psycopg.connect(conninfo(migrator_url, "kb_migrate")) as connection,
     ):
-        if current(connection) != head() or is_protected(connection.execute):
+        if current(connection) != head():
             return
-        protect_rows(connection.execute)
-        spaces = connection.execute("select id from kb.embedding_space order by id").fetchall()
-        for (space_id,) in spaces:
-            protect_vectors(connection.execute, f"{SPACE_SCHEMA}.embedding_{space_id}")
+        if not is_separated(connection.execute):
+            separate_archiver(connection.execute)
+        if not is_protected(connection.execute):
+            protect_rows(connection.execute)
+            spaces = connection.execute("select id from kb.embedding_space order by id").fetchall()
+            for (space_id,) in spaces:
+                protect_vectors(connection.execute, f"{SPACE_SCHEMA}.embedding_{space_id}")
 
 
 def _run(migrator_url: str, command: "Callable[[Config], None]") -> None:

@@ -48,6 +48,12 @@ _BODIES = {
         relation, part, month::timestamp at time zone 'UTC',
         (month + interval '1 month')::timestamp at time zone 'UTC'
     );
+    if exists (select from pg_roles where rolname = 'kb_archiver') then
+        execute format('grant select, insert, delete on kb.%I to kb_archiver', part);
+        if exists (select from pg_roles where rolname = 'kb_writer') then
+            execute format('revoke delete on kb.%I from kb_writer', part);
+        end if;
+    end if;
     """,
     ),
     # Waits for writes under way; later ones are refused, whoever makes them and by whatever way.
@@ -120,6 +126,8 @@ def verbatim(connection: Connection) -> Execute:
 
 def define_functions(execute: Execute) -> None:
     """Define the functions, for those who may write messages; safe to run again.
+
+    Where there is an archiver, `message_rights.separate_archiver` is run afterwards.
 
     Args:
         execute: Runs a statement as the owner of the tables.

@@ -9,15 +9,16 @@ from psycopg.sql import SQL, Identifier
 
 from kb_assets.database.cluster import ADMINISTRATOR, ServerAddress
 from kb_assets.database.connect import unavailable_when_lost
+from kb_assets.database.message_rights import ARCHIVER
 from kb_assets.database.row_security import CALLER, WRITER
 
-_VERSION = "kb_assets: provisioned, version 3"
+_VERSION = "kb_assets: provisioned, version 4"
 """Written as the comment of database `kb` when all is done; raise it when a step changes."""
 
 MIGRATOR, READER, DAGSTER = "kb_migrator", "kb_reader", "dagster"
 BACKUP = "kb_backup"
 _DATABASES = {"kb": MIGRATOR, "dagster": DAGSTER}
-_CONNECT = {"kb": (MIGRATOR, WRITER, READER, CALLER, BACKUP), "dagster": (DAGSTER,)}
+_CONNECT = {"kb": (MIGRATOR, WRITER, READER, CALLER, ARCHIVER, BACKUP), "dagster": (DAGSTER,)}
 
 
 def provision(address: ServerAddress) -> None:
@@ -58,7 +59,7 @@ def _is_provisioned(server: psycopg.Connection) -> bool:
 
 def _create_roles(server: psycopg.Connection) -> None:
     known = {name for (name,) in server.execute("select rolname from pg_roles")}
-    for role in (MIGRATOR, WRITER, READER, CALLER, BACKUP, DAGSTER):
+    for role in (*_CONNECT["kb"], DAGSTER):
         if role not in known:
             server.execute(SQL("create role {} login").format(Identifier(role)))
     # COPY into tables whose rows are protected from callers is for a role that sees all of them.

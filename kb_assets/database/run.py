@@ -25,6 +25,7 @@ class Run:
         confirm_deletes: The mass-delete guard was overruled.
         confirm_cost: The cost limit was overruled.
         verify: Trust no version token and no index: look at everything again.
+        archiver: Opens where the archiver connects, if the writer may not delete messages.
     """
 
     database: Database
@@ -34,6 +35,12 @@ class Run:
     confirm_deletes: bool = False
     confirm_cost: bool = False
     verify: bool = False
+    archiver: Callable[[], Database] | None = None
+
+    @property
+    def archive(self) -> Database:
+        """Where messages are moved and erased."""
+        return self.archiver() if self.archiver else self.database
 
     def lease(self, shard: Shard) -> AbstractContextManager[Lease]:
         """Hold a shard while the context lasts.

@@ -83,12 +83,12 @@ def _hide_holding(
         leases = [
             stack.enter_context(
                 month_lease(
-                    run.database, MESSAGES, month, run_id=run.run_id, wait_seconds=wait_seconds
+                    run.archive, MESSAGES, month, run_id=run.run_id, wait_seconds=wait_seconds
                 )
             )
             for month in sorted(months)
         ]
-        with run.database.transaction() as connection:
+        with run.archive.transaction() as connection:
             connection.execute(_statements("hold_months"))
             for lease in leases:
                 lease.guard(connection)

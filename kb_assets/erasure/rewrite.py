@@ -47,7 +47,7 @@ def rewrite_archive(run: Run, store: ObjectStore | None, erasure_id: int) -> Non
         TransientError: The database, the store or the disk failed; what is done stays done.
     """
     remove_abandoned(run.settings.home_folder)
-    with run.database.transaction() as connection:
+    with run.archive.transaction() as connection:
         months = sorted(_find(connection, erasure_id))
     for month in months:
         if store is None:
@@ -71,9 +71,9 @@ def _find(connection: psycopg.Connection[Any], erasure_id: int) -> dict[date, se
 def _rewrite_month(run: Run, store: ObjectStore, month: date, erasure_id: int) -> None:
     wait_seconds = run.settings.limits.lease_wait_seconds
     with month_lease(
-        run.database, MESSAGES, month, run_id=run.run_id, wait_seconds=wait_seconds
+        run.archive, MESSAGES, month, run_id=run.run_id, wait_seconds=wait_seconds
     ) as lease:
-        with run.database.transaction() as connection:
+        with run.archive.transaction() as connection:
             server = describe_server(connection)
             wanted = _find(connection, erasure_id).get(month, set())
             segments = [
@@ -89,13 +89,13 @@ def _rewrite_month(run: Run, store: ObjectStore, month: date, erasure_id: int) -
 
 
 def _rewrite(work: Work, segment: Segment) -> None:
-    with work.run.database.transaction() as connection:
+    with work.run.archive.transaction() as connection:
         erased = _erased_in(connection, segment)
     file = fetch_verified(work.destination, segment.facts, MESSAGES, work.folder)
     lost = _count(file, erased)
     if sum(lost.values()) == segment.rows:
         note_replaced(work, [segment], [], is_rewrite=True)
-        with work.run.database.transaction() as connection:
+        with work.run.archive.transaction() as connection:
             work.lease.guard(connection)
             _retire(connection, segment, lost)
     elif lost:
@@ -138,7 +138,7 @@ def _replace(
         proven.unlink()
         note_replaced(work, [segment], [new], is_rewrite=True)
         named = {"id": new.segment, "state": segment.state, "manifest": Jsonb(manifest)}
-        with work.run.database.transaction() as connection:
+        with work.run.archive.transaction() as connection:
             work.lease.guard(connection)
             _one(connection.execute(_statements("commit_rewrite"), named).rowcount, new.segment)
             _retire(connection, segment, lost)
@@ -171,6 +171,6 @@ def _stale_on_error(work: Work, segment: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with suppress(KbError), work.run.database.transaction() as connection:
+        with suppress(KbError), work.run.archive.transaction() as connection:
             mark_stale(connection, [segment], str(error)[:1000])
         raise

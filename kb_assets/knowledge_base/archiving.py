@@ -94,13 +94,13 @@ class Archiving(Indexing):
 
         run, store, now = run or self.run(), self.archive_store, datetime.now(UTC)
         days = self.archive_settings.retention_days
-        due = months_due(run.database, now, days)
+        due = months_due(run.archive, now, days)
         remove_abandoned(run.settings.home_folder)
-        removed = remove_leftovers(run.database, store, now)
+        removed = remove_leftovers(run.archive, store, now)
         reports, failures = [], list[KbError]()
         for month in due if months is None else months:
             if month not in due:
-                reason = reason_to_wait(run.database, month, now, days)
+                reason = reason_to_wait(run.archive, month, now, days)
                 reports.append(MonthReport(month, note=reason))
                 continue
             run.say(f"Archiving {month:%Y-%m}.")

@@ -169,8 +169,9 @@ class BackingUp(Erasing):
 
         archive = self.archive_store if self.settings.archive else None
         writer = _as_writer(url, manifest)
-        with Database(writer, application_name="kb_assets restore") as database:
-            run = Run(database, self.settings, f"restore-{manifest.id}")
+        name = "kb_assets restore"
+        with Database(writer, application_name=name) as database, Database(url) as owner:
+            run = Run(database, self.settings, f"restore-{manifest.id}", archiver=lambda: owner)
             report = replay_erasures(run, archive, self.backup_store, is_beside=is_beside)
             return report.told
 

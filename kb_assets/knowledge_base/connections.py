@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, Self, TypeVar, overload
 
 from kb_assets.database.connect import Database, DatabaseUrls, resolve_urls
+from kb_assets.database.message_rights import require_archiver
 from kb_assets.database.migrate import require_current_schema, upgrade
 from kb_assets.database.row_security import require_bound
 from kb_assets.embeddings.embedder import Embedder
@@ -83,6 +84,17 @@ class Connections:
         return _checked(self._searched(self.urls.caller, "kb_assets caller"), is_bound=True)
 
     @opened_once
+    def archiver(self) -> Database:
+        """Where messages are archived and erased, as a role that may delete them.
+
+        Raises:
+            SettingsError: The role may not.
+            SchemaError: The schema is behind or ahead of this code.
+        """
+        database = Database(self.urls.archiver, application_name="kb_assets archive")
+        return _checked(database, is_archiver=True)
+
+    @opened_once
     def query_log(self) -> QueryLog:
         """Where searches are noted, for as long as `search.log_days` says."""
         return QueryLog(lambda: self.database, self.settings.search)
@@ -99,7 +111,7 @@ class Connections:
     def close(self) -> None:
         """Close all connections; they are opened again when needed."""
         self.__dict__.pop("messages", None)
-        for name in ("query_log", "_cache", "database", "reader", "callers"):
+        for name in ("query_log", "_cache", "database", "reader", "callers", "archiver"):
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
@@ -109,12 +121,14 @@ class Connections:
         upgrade(self.urls.migrator)
 
 
-def _checked(database: Database, *, is_bound: bool = False) -> Database:
+def _checked(database: Database, *, is_bound: bool = False, is_archiver: bool = False) -> Database:
     try:
         with database.transaction() as connection:
             if is_bound:
                 require_bound(connection.execute)
             require_current_schema(connection)
+            if is_archiver:
+                require_archiver(connection.execute)
     except BaseException:
         database.close()
         raise

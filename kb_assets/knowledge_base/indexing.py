@@ -106,6 +106,7 @@ class Indexing(Connections):
             confirm_deletes=confirm_deletes,
             confirm_cost=confirm_cost,
             verify=verify,
+            archiver=lambda: self.archiver,
         )
 
     def index(self, shards: tuple[Shard, ...] = (), *, run: Run | None = None) -> IndexReport:

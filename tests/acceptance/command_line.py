@@ -87,6 +87,7 @@ def variables_of(urls: DatabaseUrls) -> dict[str, str]:
         "KB_DATABASE_URL": urls.writer,
         "KB_READ_DATABASE_URL": urls.reader,
         "KB_CALLER_DATABASE_URL": urls.caller,
+        "KB_ARCHIVE_DATABASE_URL": urls.archiver,
         "KB_MIGRATION_DATABASE_URL": urls.migrator,
         "KB_BACKUP_DATABASE_URL": urls.backup,
         "KB_DAGSTER_DATABASE_URL": urls.dagster,

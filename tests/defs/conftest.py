@@ -57,6 +57,7 @@ def environment(database_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("KB_DATABASE_URL", database_urls.writer)
     monkeypatch.setenv("KB_READ_DATABASE_URL", database_urls.reader)
     monkeypatch.setenv("KB_MIGRATION_DATABASE_URL", database_urls.migrator)
+    monkeypatch.setenv("KB_ARCHIVE_DATABASE_URL", database_urls.archiver)
     monkeypatch.setenv("KB_BACKUP_DATABASE_URL", database_urls.backup)
     monkeypatch.setenv(DAGSTER_VARIABLE, database_urls.dagster)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)

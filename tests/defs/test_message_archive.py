@@ -208,7 +208,7 @@ def test_a_month_another_run_is_at_is_left_to_it_and_the_run_ends_well(kb: Knowl
     from kb_assets.archive.lease import month_lease
     from kb_assets.archive.relation import MESSAGES
 
-    with month_lease(kb.database, MESSAGES, OLD, run_id="another"):
+    with month_lease(kb.archiver, MESSAGES, OLD, run_id="another"):
         result = archive(kb, OLD)
 
     assert result.success

@@ -115,6 +115,7 @@ def fresh(servers: Any) -> Iterator[Callable[[Settings], KnowledgeBase]]:
             moved = {
                 "database_url": urls.writer,
                 "read_database_url": urls.reader,
+                "archive_database_url": urls.archiver,
                 "migration_database_url": urls.migrator,
             }
             return stack.enter_context(KnowledgeBase(settings.model_copy(update=moved)))

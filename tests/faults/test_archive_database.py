@@ -74,7 +74,7 @@ def test_the_database_is_lost_while_rows_arrive(
     original = copy._arriving
 
     def lost(rows: Any) -> Iterator[Any]:
-        end_other_sessions(shelf.kb.database, spared=0)
+        end_other_sessions(shelf.kb.archiver, spared=0)
         return original(rows)
 
     with monkeypatch.context() as changed:
@@ -194,7 +194,7 @@ def test_months_are_those_of_utc_whatever_the_zone(
         (name,) = connection.execute("select current_database()").fetchone()
         connection.execute(f"alter database {name} set timezone = '{zone}'")
         connection.execute(f"alter database {name} set extra_float_digits = -15")
-    shelf.kb.database.close()
+    shelf.kb.archiver.close()
     monkeypatch.setenv("TZ", zone)
     monkeypatch.setenv("PGTZ", zone)
     edges = [

@@ -196,9 +196,9 @@ class History:
 
         def keep() -> None:
             for step in steps:
-                database, store = troubled(self.kb.database, self.kb.archive_store, random)
+                database, store = troubled(self.kb.archiver, self.kb.archive_store, random)
                 with suppress(KbError):
-                    step(replace(self.kb.run(), database=database), store, random)
+                    step(replace(self.kb.run(), database=database, archiver=None), store, random)
 
         return keep
 

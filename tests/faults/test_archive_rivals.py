@@ -59,7 +59,7 @@ def test_a_zombie_changes_nothing_once_its_heir_has_done_the_work(
     before = {}
 
     def steal() -> None:
-        end_other_sessions(shelf.kb.database, spared=0)
+        end_other_sessions(shelf.kb.archiver, spared=0)
         heir.archive_messages()
         before.update(contents(shelf))
 
@@ -77,8 +77,8 @@ def test_a_zombie_commits_nothing_though_its_heir_has_done_nothing_yet(
     shelf: Shelf, source: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def steal() -> None:
-        end_lease_sessions(shelf.kb.database)
-        with month_lease(shelf.kb.database, MESSAGES, MARCH, run_id="heir", wait_seconds=10):
+        end_lease_sessions(shelf.kb.archiver)
+        with month_lease(shelf.kb.archiver, MESSAGES, MARCH, run_id="heir", wait_seconds=10):
             pass
 
     committed = shelf.states().count("committed")
@@ -105,7 +105,7 @@ def test_a_zombie_that_wakes_does_not_disturb_its_heir(
         assert go_on.wait(60)
 
     def steal() -> None:
-        end_lease_sessions(shelf.kb.database)
+        end_lease_sessions(shelf.kb.archiver)
         interrupt(pause, wait, changed.setattr)
         working.append(Background(heir.archive_messages))
         assert is_paused.wait(60)
@@ -128,7 +128,7 @@ def test_an_heir_waits_for_a_commit_that_has_begun(
     waiting: list[Background] = []
 
     def steal() -> None:
-        end_lease_sessions(shelf.kb.database)
+        end_lease_sessions(shelf.kb.archiver)
         waiting.append(Background(lambda: heir.archive_messages([MARCH])))
         wait_until_blocked(shelf.kb)
 
@@ -149,11 +149,11 @@ def test_nobody_takes_a_month_over_while_it_is_committed(
     taking: list[Background] = []
 
     def take() -> list[str]:
-        with month_lease(shelf.kb.database, MESSAGES, MARCH, run_id="heir"):
+        with month_lease(shelf.kb.archiver, MESSAGES, MARCH, run_id="heir"):
             return shelf.states()
 
     def steal() -> None:
-        end_lease_sessions(shelf.kb.database)
+        end_lease_sessions(shelf.kb.archiver)
         taking.append(Background(take))
         wait_until_blocked(shelf.kb, or_over=taking[0])
 

@@ -226,7 +226,7 @@ def test_an_object_that_is_damaged_before_it_is_verified_is_not_committed(
     shelf.oracle.check()
     harmed = newest_object(shelf)
     shelf.settle()
-    remove_leftovers(shelf.kb.database, shelf.kb.archive_store, datetime.now(UTC) + LATER)
+    remove_leftovers(shelf.kb.archiver, shelf.kb.archive_store, datetime.now(UTC) + LATER)
     assert prefix + harmed not in objects.keys()  # noqa: SIM118
     shelf.settle()
 

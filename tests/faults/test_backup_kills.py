@@ -102,6 +102,7 @@ def settings_of(root: Path, urls: DatabaseUrls, folder: Path) -> Settings:
         database_url=urls.writer,
         read_database_url=urls.reader,
         caller_database_url=urls.caller,
+        archive_database_url=urls.archiver,
         migration_database_url=urls.migrator,
         backup_database_url=urls.backup,
         home=folder / "home",

@@ -139,7 +139,7 @@ class Life:
             f"update kb.archive_segment set started_at = started_at - {WEEK},"
             f" retired_at = retired_at - {WEEK}"
         )
-        remove_leftovers(self.kb.database, self.kb.archive_store, datetime.now(UTC))
+        remove_leftovers(self.kb.archiver, self.kb.archive_store, datetime.now(UTC))
 
     def erased(self) -> set[str]:
         rows = self.oracle.execute("select conversation_id from kb.erased_conversation")
@@ -161,7 +161,11 @@ class Life:
         urls = self._server.urls(copy)
         self._open(
             self.kb.settings.model_copy(
-                update={"database_url": urls.writer, "read_database_url": urls.reader}
+                update={
+                    "database_url": urls.writer,
+                    "read_database_url": urls.reader,
+                    "archive_database_url": urls.archiver,
+                }
             )
         )
         for _ in range(self.random.randint(0, 2)):
@@ -252,7 +256,11 @@ def lives(
                 archive={"uri": str(home / "cold")}, backup={"uri": str(home / "backups")}
             )
             urls = server.urls(stack.enter_context(server.new_database()))
-            update = {"database_url": urls.writer, "read_database_url": urls.reader}
+            update = {
+                "database_url": urls.writer,
+                "read_database_url": urls.reader,
+                "archive_database_url": urls.archiver,
+            }
             life = Life(server, settings.model_copy(update=update), seed, stack)
             stack.callback(life.close)
             return life

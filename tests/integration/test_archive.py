@@ -17,6 +17,7 @@ from kb_assets.archive import stage, store
 from kb_assets.archive.clean import remove_leftovers
 from kb_assets.archive.relation import MESSAGES
 from kb_assets.archive.verify import read_verified
+from kb_assets.database.connect import Database
 from kb_assets.database.run import Run
 from kb_assets.errors import ArchiveBusyError, NotFoundError
 from kb_assets.object_store import ObjectStore
@@ -100,9 +101,11 @@ def message(number, *, content="", minute=0, metadata=None, **fields):
 
 @pytest.fixture
 def shelf(make_settings, database, database_urls, tmp_path):
-    shelf = Shelf(Run(database, make_settings(), "test"), database_urls.writer, tmp_path / "cold")
-    shelf.execute("select kb.add_month('message', '2025-03-01')")
-    return shelf
+    with Database(database_urls.archiver) as archiver:
+        run = Run(database, make_settings(), "test", archiver=lambda: archiver)
+        shelf = Shelf(run, database_urls.migrator, tmp_path / "cold")
+        shelf.execute("select kb.add_month('message', '2025-03-01')")
+        yield shelf
 
 
 def test_a_month_is_cold_and_its_partition_is_gone(shelf):
@@ -236,7 +239,7 @@ def test_months_of_other_tables_are_nobodys(shelf, relation):
 def test_months_are_due_once_all_of_them_is_old_enough(shelf):
     for month in ("2025-04-01", "2025-05-01", "2025-06-01"):
         shelf.execute("select kb.add_month('message', %s)", month)
-    database = shelf.run.database
+    database = shelf.run.archive
     assert stage.months_due(database, NOW, 92) == (MARCH, date(2025, 4, 1), date(2025, 5, 1))
     assert stage.months_due(database, NOW, 93) == (MARCH, date(2025, 4, 1))
     hold = "update kb.archive_month set hold_until = '2025-09-02' where month = '2025-03-01'"
@@ -264,7 +267,7 @@ def test_one_run_at_a_time_in_a_month(shelf):
     from kb_assets.archive.lease import month_lease
 
     with (
-        month_lease(shelf.run.database, MESSAGES, MARCH, run_id="other"),
+        month_lease(shelf.run.archive, MESSAGES, MARCH, run_id="other"),
         pytest.raises(ArchiveBusyError, match="run other holds it"),
     ):
         shelf.archive()
@@ -285,8 +288,8 @@ def test_only_what_is_ours_and_old_is_removed(shelf):
         " from kb.archive_month",
         failed,
     )
-    assert remove_leftovers(shelf.run.database, shelf.destination, NOW) == 0
-    assert remove_leftovers(shelf.run.database, shelf.destination, NOW + timedelta(days=2)) == 1
+    assert remove_leftovers(shelf.run.archive, shelf.destination, NOW) == 0
+    assert remove_leftovers(shelf.run.archive, shelf.destination, NOW + timedelta(days=2)) == 1
     assert not (shelf.folder / failed).exists()
     assert stranger.exists()
     assert (shelf.folder / segment.object_key).exists()
@@ -294,5 +297,5 @@ def test_only_what_is_ours_and_old_is_removed(shelf):
         "update kb.archive_segment set state = 'retired', retired_at = '2025-08-01' where id = %s",
         segment.id,
     )
-    assert remove_leftovers(shelf.run.database, shelf.destination, NOW) == 1
+    assert remove_leftovers(shelf.run.archive, shelf.destination, NOW) == 1
     assert not (shelf.folder / segment.object_key).exists()

@@ -282,7 +282,7 @@ def test_two_runs_do_not_meet_in_a_month(kb: KnowledgeBase) -> None:
     kb.messages.append(talk("c"))
     kb.archive_messages()
     with (
-        month_lease(kb.database, MESSAGES, JANUARY, run_id="other"),
+        month_lease(kb.archiver, MESSAGES, JANUARY, run_id="other"),
         pytest.raises(ArchiveBusyError, match="other"),
     ):
         kb.restore_month(JANUARY)

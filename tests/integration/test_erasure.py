@@ -167,7 +167,7 @@ def test_a_user_is_gone_from_the_archive_and_others_are_as_they_were(kb: Knowled
     assert in_objects(kb, "retired") == set(USERS), "readers may still be at them"
     until = max(datetime.fromisoformat(one["until"]) for one in receipt["kept_objects"])
     assert timedelta(0) < until - datetime.now(UTC) <= KEPT
-    assert remove_leftovers(kb.database, kb.archive_store, until + timedelta(seconds=1)) == 2
+    assert remove_leftovers(kb.archiver, kb.archive_store, until + timedelta(seconds=1)) == 2
     assert not any(Path(kb.archive_store.url(key)).exists() for key in old)
     assert_erased(kb, before, "a", "b")
 

@@ -64,7 +64,11 @@ def back_up(servers: Callable[[Major], Server], open_kb: Open) -> Iterator[BackU
             def restore(**overrides: Any) -> KnowledgeBase:
                 urls = server.urls(copy(backup))
                 kb.close()
-                update = {"database_url": urls.writer, "read_database_url": urls.reader}
+                update = {
+                    "database_url": urls.writer,
+                    "read_database_url": urls.reader,
+                    "archive_database_url": urls.archiver,
+                }
                 return open_kb(update, **overrides)
 
             return restore
@@ -107,7 +111,7 @@ def states(kb: KnowledgeBase) -> list[tuple[str, str]]:
 
 def let_days_pass(kb: KnowledgeBase) -> None:
     """What is left over is removed for good."""
-    remove_leftovers(kb.database, kb.archive_store, datetime.now(UTC) + LATER)
+    remove_leftovers(kb.archiver, kb.archive_store, datetime.now(UTC) + LATER)
 
 
 def objects(kb: KnowledgeBase) -> set[str]:
@@ -429,8 +433,9 @@ def test_it_is_done_before_anybody_can_use_the_database(
     )
     with psycopg.connect(administrator) as connection:
         revision = connection.execute("delete from kb.alembic_version returning *").fetchone()
-    with Database(settings.database_url) as database:
-        replay_erasures(Run(database, settings, "restore"), kb.archive_store, kb.backup_store)
+    with Database(settings.database_url) as database, Database(administrator) as owner:
+        run = Run(database, settings, "restore", archiver=lambda: owner)
+        replay_erasures(run, kb.archive_store, kb.backup_store)
     with psycopg.connect(administrator) as connection:
         connection.execute("insert into kb.alembic_version values (%s)", revision)
     with KnowledgeBase(settings) as restored:

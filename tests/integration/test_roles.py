@@ -18,13 +18,38 @@ from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.retrieval.query import Caller
 from kb_assets.settings import Settings
 
-ROLES = ("migrator", "writer", "reader", "caller", "backup")
+ROLES = ("migrator", "writer", "reader", "caller", "archiver", "backup")
 PROTECTED = (
     *("kb.source", "kb.document", "kb.document_revision", "kb.chunk"),
     *("kb.lexical_source", "kb.lexical_document", "kb.lexical_posting"),
     "kb_space.embedding_1",
 )
 SEEN_BY_CALLERS = {*PROTECTED, "kb.embedding_space", "kb.index_state", "kb.alembic_version"}
+
+# What the archiver may, and what of it nobody else but the owner may.
+ARCHIVING = {
+    "kb.alembic_version": {"select"},
+    "kb.message": {"select", "insert", "delete"},
+    "kb.message_2025_03": {"select", "insert", "delete"},
+    "kb.message_2025_04": {"select", "insert", "delete"},
+    "kb.message_late": {"select", "insert", "delete"},
+    "kb.conversation": {"select", "insert", "update"},
+    "kb.archive_month": {"select", "insert", "update"},
+    "kb.archive_segment": {"select", "insert", "update"},
+    "kb.erasure": {"select", "insert", "update"},
+    "kb.erased_conversation": {"select", "insert"},
+}
+CHANGES = frozenset({"insert", "update", "delete"})
+NOT_THE_WRITERS = {
+    "kb.alembic_version": CHANGES,
+    "kb.message": {"delete"},
+    "kb.message_2025_03": {"delete"},
+    "kb.message_2025_04": {"delete"},
+    "kb.message_late": {"delete"},
+    "kb.archive_month": CHANGES,
+    "kb.archive_segment": CHANGES,
+    "kb.erased_conversation": CHANGES,
+}
 
 
 def urls_of(urls: DatabaseUrls) -> dict[str, str]:
@@ -33,7 +58,10 @@ def urls_of(urls: DatabaseUrls) -> dict[str, str]:
 
 @pytest.fixture
 def indexed(knowledge_base: KnowledgeBase, folder: Path) -> KnowledgeBase:
-    """Three documents: red, blue, and without tags."""
+    """Three documents: red, blue, and without tags; and two months of messages."""
+    with knowledge_base.database.transaction() as connection:
+        for month in ("2025-03-01", "2025-04-01"):
+            connection.execute("select kb.add_month('message', %s)", (month,))
     for name, tags in (("red", "[red]"), ("blue", "[blue, api]"), ("plain", "[]")):
         (folder / f"{name}.md").write_text(f"---\ntags: {tags}\n---\nThe {name} lighthouse.\n")
     knowledge_base.index()
@@ -49,7 +77,7 @@ def may(url: str, *statements: str) -> bool:
                 connection.execute(statement)
         except errors.InsufficientPrivilege:
             return False
-        except psycopg.IntegrityError:
+        except (psycopg.IntegrityError, errors.RaiseException):
             return True  # it got as far as the row
         finally:
             connection.rollback()
@@ -92,8 +120,8 @@ def test_rows_of_every_table_by_every_role(
         }
         expected = {(role, "select") for role in ("migrator", "writer", "reader", "backup")}
         expected |= {("migrator", action) for action in statements}
-        if table != "kb.alembic_version":
-            expected |= {("writer", action) for action in statements}
+        expected |= {("writer", a) for a in statements.keys() - NOT_THE_WRITERS.get(table, set())}
+        expected |= {("archiver", action) for action in ARCHIVING.get(table, ())}
         if table in SEEN_BY_CALLERS:
             expected |= {("caller", "select")}
         assert found == expected, table
@@ -103,6 +131,7 @@ def test_rows_of_every_table_by_every_role(
 
 NOBODY: set[str] = set()
 MIGRATOR, MAKERS = {"migrator"}, {"migrator", "writer"}
+MOVERS = {"migrator", "archiver"}
 OFF = "set row_security = off"
 
 ACTIONS = {
@@ -128,6 +157,13 @@ ACTIONS = {
     "create function kb_space.mine() returns int language sql as 'select 1'": MAKERS,
     "create function public.mine() returns int language sql as 'select 1'": MIGRATOR,
     "create function pg_temp.mine() returns int language c as 'libc', 'system'": NOBODY,
+    "select kb.add_month('message', '2025-05-01')": MAKERS | MOVERS,
+    "select kb.freeze_month('message', '2025-03-01')": MOVERS,
+    "select kb.thaw_month('message', '2025-03-01')": MOVERS,
+    "select kb.drop_month('message', '2025-06-01')": MOVERS,
+    "select from kb.archive_month for share": MAKERS | MOVERS,
+    "update kb.archive_month set closed_at = now()": MOVERS,
+    "set role kb_archiver": {"archiver"},
     "set role kb_writer": MAKERS,
     "set role kb_migrator": MIGRATOR,
     "set role kb_reader": {"reader"},
@@ -186,6 +222,7 @@ def test_no_role_is_a_superuser_and_only_two_are_not_bound(
         ).fetchall()
     assert roles == [
         ("dagster", False, False),
+        ("kb_archiver", False, False),
         ("kb_backup", False, True),
         ("kb_caller", False, False),
         ("kb_migrator", False, False),

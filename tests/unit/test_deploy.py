@@ -23,6 +23,7 @@ from kb_assets.database import migrate, provision
 from kb_assets.database.account import ServerAccount
 from kb_assets.database.cluster import embedded_binaries
 from kb_assets.database.connect import _LEAST_PGVECTOR, _LEAST_POSTGRES
+from kb_assets.database.message_rights import ARCHIVER
 from kb_assets.index.vectors import _MOST_MEMORY_BYTES
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +277,7 @@ ROLES = {
     "writer": provision.WRITER,
     "reader": provision.READER,
     "caller": provision.CALLER,
+    "archiver": ARCHIVER,
     "backup": provision.BACKUP,
     "dagster": provision.DAGSTER,
 }
