@@ -1,10 +1,8 @@
 """How much a knowledge base takes as it grows, by arithmetic: bytes, seconds, money, limits.
 
-    python -m benchmarks.capacity
-
-prints the tables of docs/scale.md. Sizes follow from how PostgreSQL and pgvector lay out pages;
-what cannot be derived is a constant here, beside where it was measured. `benchmarks.scale`
-compares all of it with knowledge bases of other sizes than those the constants are from.
+`benchmarks.capacity_tables` makes the tables of docs/scale.md of it. Sizes follow from how
+PostgreSQL and pgvector lay out pages; what cannot be derived is a constant here, beside where it
+was measured. `benchmarks.scale` compares all of it with knowledge bases that are made for that.
 
 Times are those of the machine of RESULTS.md: two cores that client and server share, local
 solid-state disk, the embedded server with 512 MB of `shared_buffers`.
@@ -97,12 +95,15 @@ def graph_bytes(dimensions: int) -> float:
     return PAGE_BYTES / ((_USABLE_BYTES - 8) // together)
 
 
-DOCUMENT_ROWS_BYTES = 1700
+EMPTY_DOCUMENTS_BYTES = 0.39e6
+DOCUMENT_BYTES = 1570
 """Rows and index entries of a document, its version, its revision and its words: measured by
-`benchmarks.scale` at 20,000 chunks."""
+`benchmarks.scale` at 5,000 and 20,000 chunks; 80,000 are to agree."""
 
-POSTINGS_BYTES_PER_TEXT_BYTE = 0.87
-"""Measured there, too: five bytes for each term of a chunk, and rows and keys of rare terms."""
+POSTINGS_BYTES_PER_TEXT_BYTE = 0.654
+POSTINGS_BYTES_OF_VOCABULARY = 1084
+"""Measured there, too: five bytes for each term of a chunk; rows and keys of rare terms, of which
+there are as many as the square root of all text (Heaps' law)."""
 
 
 def bytes_of(corpus: Corpus) -> dict[str, float]:
@@ -112,17 +113,21 @@ def bytes_of(corpus: Corpus) -> dict[str, float]:
     vector = _paged(_row_bytes(_aligned(_HASH_BYTES, 4) + 8 + 2 * corpus.dimensions))
     by_hash = _entry_bytes(_HASH_BYTES, _FILL_OF_HASHES)
     by_place = _entry_bytes(12, _FILL_OF_APPENDED)
+    text = corpus.chunks * corpus.text_bytes
     each = {
-        "documents": DOCUMENT_ROWS_BYTES / corpus.chunks_per_document,
         "text of documents": corpus.text_bytes * PAGE_BYTES / 4 / _LONG_VALUE_BYTES,
         "chunks": chunk,
         "indexes of chunks": by_place + by_hash,
         "vectors": vector,
         "index of texts": by_hash,
         "HNSW index": graph_bytes(corpus.dimensions),
-        "postings": corpus.text_bytes * POSTINGS_BYTES_PER_TEXT_BYTE,
     }
-    return {part: corpus.chunks * size for part, size in each.items()}
+    terms = POSTINGS_BYTES_OF_VOCABULARY * math.sqrt(text)
+    return {
+        "documents": EMPTY_DOCUMENTS_BYTES + corpus.documents * DOCUMENT_BYTES,
+        **{part: corpus.chunks * size for part, size in each.items()},
+        "postings": POSTINGS_BYTES_PER_TEXT_BYTE * text + terms,
+    }
 
 
 @dataclass(frozen=True, slots=True)

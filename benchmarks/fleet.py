@@ -94,12 +94,12 @@ class _Line:
     """Serves one after the other, in the order they come."""
 
     def __init__(self) -> None:
-        self._free_at = 0.0
+        self.free_at = 0.0
 
     def serve(self, at: float, seconds: float) -> float:
         """Return when one that comes now has been served."""
-        self._free_at = max(at, self._free_at) + seconds
-        return self._free_at
+        self.free_at = max(at, self.free_at) + seconds
+        return self.free_at
 
 
 Worker = Generator[float, float, None]
@@ -131,20 +131,24 @@ class _Simulation:
         now = yield 0.0
         while self._shards:
             chunks = self._shards.popleft()
-            now = yield from self._work(now, chunks * self._cost.prepare_seconds)
-            now = yield from self._embed(now, chunks)
-            now = yield from self._work(now, chunks * self._cost.analyse_seconds)
+            piece = chunks / _PIECES
             for _ in range(_PIECES):
-                now = yield self._lock.serve(now, chunks * self._cost.locked_seconds / _PIECES)
+                now = yield self._computed(now, piece * self._cost.prepare_seconds)
+            now = yield from self._embed(now, chunks)
+            for _ in range(_PIECES):
+                now = yield self._computed(now, piece * self._cost.analyse_seconds)
+            for _ in range(_PIECES):
+                while now < self._lock.free_at:
+                    now = yield self._lock.free_at
+                self._lock.free_at = self._computed(now, piece * self._cost.locked_seconds)
+                now = yield self._lock.free_at
 
-    def _work(self, now: float, seconds: float) -> Generator[float, float, float]:
-        """Compute, piece by piece, so that workers share the cores."""
-        cores = self._fleet.cores
-        for _ in range(_PIECES):
-            alone = seconds / _PIECES
-            shared = self._cores.serve(now, alone * self._cost.busy_cores / cores) if cores else 0.0
-            now = yield max(now + alone, shared)
-        return now
+    def _computed(self, now: float, seconds: float) -> float:
+        """Return when a piece of work is done that starts now, beside those of other workers."""
+        if not self._fleet.cores:
+            return now + seconds
+        shared = seconds * self._cost.busy_cores / self._fleet.cores
+        return max(now + seconds, self._cores.serve(now, shared))
 
     def _embed(self, now: float, chunks: float) -> Generator[float, float, float]:
         """Keep requests in flight, and take answers in meanwhile."""
@@ -158,7 +162,7 @@ class _Simulation:
             now = yield max(now, answers[0])
             granted = self._provider.serve(now, texts * cost.tokens * per_token)
             heapq.heapreplace(answers, granted + fleet.request_seconds)
-            now = yield now + texts * cost.store_seconds
+            now = yield self._computed(now, texts * cost.store_seconds)
         return (yield max(now, *answers))
 
 

@@ -5,7 +5,8 @@
 Knowledge bases of several sizes are made, measured and thrown away; workers index shards against a
 provider that takes its time, with and without a limit. For each quantity the model's number is
 divided by the measured one. Fails where that is off by more than the factor that is stated:
-little for sizes, more for times, to which everything else on the machine adds.
+little for sizes, more for times, to which everything else on the machine adds: leave it alone
+meanwhile.
 """
 
 import argparse
@@ -49,6 +50,9 @@ GRAPHS = ((10_000, 384), (10_000, 1536))
 WITHIN = {"size": 1.25, "stage": 2.0, "search": 2.0, "fleet": 1.5, "recorded": 1.5}
 """By what factor the model may be off, by kind of quantity."""
 
+SECONDS_OF_STARTING = 0.2
+"""A stage that starts processes may take so much longer, whatever it does."""
+
 Compared = tuple[str, float, float]
 """Of which size; what the model says; what was measured."""
 
@@ -79,7 +83,11 @@ def _row(kind: str, name: str, unit: str, compared: list[Compared]) -> Row:
         f"{kind}: {name}",
         ", ".join(f"{ratio:.2f}" for ratio in ratios) + " of the measured",
         f"within a factor of {factor:g}",
-        all(1 / factor <= ratio <= factor for ratio in ratios),
+        all(
+            1 / factor <= model / measured <= factor
+            or (kind == "stage" and unit == "s" and abs(model - measured) < SECONDS_OF_STARTING)
+            for _, model, measured in compared
+        ),
         told,
     )
 
