@@ -88,6 +88,5 @@ def account_sum(health: "Health", name: str) -> int:
 
 def _contents_sum(health: "Health", name: str) -> int | None:
     """Return what all shards hold; None if it was not counted."""
-    if not health.is_exact:
-        return None
-    return sum(getattr(one.contents, name) for one in health.shards)
+    counted = [one.contents for one in health.shards if one.contents is not None]
+    return sum(getattr(one, name) for one in counted) if health.is_exact else None

@@ -35,8 +35,8 @@ def shard_concerns(one: ShardHealth, max_age_hours: int, now: datetime) -> Itera
     if account.missing:
         yield Concern(
             one.shard,
-            f"{_documents(account.missing)} gone from the source and kept by the mass-delete "
-            "guard.",
+            f"{_counted(account.missing, 'document')} gone from the source and kept by the "
+            "mass-delete guard.",
             "If that is right, run `kb index --confirm-deletes`.",
         )
     for words in _unsettled(one):
@@ -51,9 +51,9 @@ def shard_concerns(one: ShardHealth, max_age_hours: int, now: datetime) -> Itera
 def _unsettled(one: ShardHealth) -> Iterator[str]:
     account = one.account
     if waiting := account.pending - account.missing:
-        yield f"{_documents(waiting)} not published yet."
+        yield f"{_counted(waiting, 'document')} not published yet."
     if account.vanishing:
-        yield f"{_documents(account.vanishing)} about to go."
+        yield f"{_counted(account.vanishing, 'document')} about to go."
     if not account.is_balanced:
         known = account.documents - account.missing
         yield f"the last listing found {account.listed:,} documents, and {known:,} are known."
@@ -67,7 +67,7 @@ def space_concerns(spaces: Sequence[SpaceHealth]) -> Iterator[Concern]:
             words = "its index cannot be used: searches compare with every vector."
             yield Concern(name, words, f"{_INDEX} It builds the index anew.")
         if one.space.state == "live" and one.missing:
-            yield Concern(name, f"{one.missing:,} texts have no vector.", _INDEX)
+            yield Concern(name, f"{_counted(one.missing, 'text')} without a vector.", _INDEX)
         if one.space.state == "building" and one.indexed and one.missing == 0:
             fix = f"`kb space compare {one.space.name}`, then `kb space promote {one.space.name}`."
             yield Concern(name, "complete, and does not answer yet.", fix, is_urgent=False)
@@ -106,13 +106,15 @@ def backup_concerns(
 def archive_concerns(found: ArchiveHealth) -> Iterator[Concern]:
     """Say whether messages leave when they should."""
     if found.open_erasures:
-        words = f"{found.open_erasures:,} erasures did not finish."
+        words = f"{_counted(found.open_erasures, 'erasure')} did not finish."
         yield Concern("erasure", words, "Run `kb erase --resume`.")
     if found.months_overdue:
-        words = f"{found.months_overdue:,} months should have left the database a week ago."
+        words = (
+            f"{_counted(found.months_overdue, 'month')} should have left the database a week ago."
+        )
         yield Concern("archive", words, "Run `kb archive run`.")
     elif found.months_due:
-        words = f"{found.months_due:,} months are old enough to leave the database."
+        words = f"{_counted(found.months_due, 'month')} may leave the database."
         yield Concern("archive", words, "The next `kb archive run` moves them.", is_urgent=False)
 
 
@@ -121,7 +123,7 @@ def refusal_concerns(shards: Sequence[ShardHealth]) -> Iterator[Concern]:
     quarantined = sum(one.account.quarantined for one in shards)
     partial = sum(one.account.partial for one in shards)
     if quarantined or partial:
-        words = f"{_documents(quarantined)} cannot be used"
+        words = f"{_counted(quarantined, 'document')} cannot be used"
         words += f", {partial:,} in part." if partial else "."
         yield Concern("quarantine", words, "`kb status --quarantine` says why.", is_urgent=False)
 
@@ -138,5 +140,5 @@ def span(length: timedelta) -> str:
     return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
 
 
-def _documents(count: int) -> str:
-    return f"{count:,} document{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
