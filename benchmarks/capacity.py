@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from benchmarks.fleet import ChunkCost
 from kb_assets.index.merge import MOST_GENERATIONS
 from kb_assets.index.publish import MAX_DOCUMENTS, MAX_TEXT_BYTES
-from kb_assets.index.vectors import _GRAPH_BYTES_PER_VECTOR, _MOST_MEMORY_BYTES
 
 PAGE_BYTES = 8192
 _USABLE_BYTES = PAGE_BYTES - 24
@@ -165,6 +164,10 @@ GRAPH_SECONDS = 13e-6
 """For each vector of 384 dimensions and each doubling of their number, by two processes: 12 with
 30,000 vectors (components-hnsw.json), 14 with a million (backup-drill.json)."""
 
+GRAPH_MEMORY_BYTES = 2 * 2**30
+GRAPH_BYTES_BESIDE_VECTOR = 720
+"""What a build may have, and what it needs beside vectors (kb_assets/index)."""
+
 GRAPH_OVERHEAD_DIMENSIONS = 300
 """What building costs whatever the dimensions are, as if it were so many more: measured by
 `benchmarks.scale` with 10,000 vectors of 384 and of 1,536."""
@@ -196,8 +199,8 @@ RESTORE_SECONDS_PER_GB = 9.2
 
 def graph_fits(corpus: Corpus) -> bool:
     """Say whether the HNSW index can be built in memory."""
-    needed = corpus.chunks * (2 * corpus.dimensions + _GRAPH_BYTES_PER_VECTOR)
-    return needed <= _MOST_MEMORY_BYTES
+    needed = corpus.chunks * (2 * corpus.dimensions + GRAPH_BYTES_BESIDE_VECTOR)
+    return needed <= GRAPH_MEMORY_BYTES
 
 
 def uncached_share(size: float) -> float:

@@ -72,7 +72,7 @@ LIMITS = (
         "HNSW build in memory",
         lambda corpus: not graph_fits(corpus),
         "more than the 2 GiB that a build is given: it goes on, 2.6 times slower",
-        "shorter vectors (`embedding.dimensions`); a larger bound in `index/vectors.py`, on a"
+        "shorter vectors (`embedding.dimensions`); a larger bound in `kb_assets/index`, on a"
         " server with the memory",
     ),
     Limit(
