@@ -1,5 +1,6 @@
 """The extension that vectors need, brought to the version that the server offers."""
 
+import re
 from dataclasses import dataclass
 
 import psycopg
@@ -27,7 +28,7 @@ class ExtensionVersions:
     @property
     def is_due(self) -> bool:
         """Whether an update would change something."""
-        return self.installed != self.offered
+        return _numbers(self.installed) < _numbers(self.offered)
 
 
 def extension_versions(url: str) -> ExtensionVersions | None:
@@ -59,3 +60,7 @@ def update_extension(url: str) -> bool:
     except psycopg.errors.InsufficientPrivilege:
         return False
     return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))

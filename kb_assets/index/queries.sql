@@ -104,12 +104,13 @@ select count(*) from (select from {embeddings} limit :most) counted;
 select t.place,
     (greatest(c.reltuples, 0) / greatest(c.relpages, 1) * pg_relation_size(c.oid)
         / current_setting('block_size')::integer)::bigint,
-    x.relname, x.valid, x.opcname, x.bytes
+    x.relname, x.valid, x.opcname, x.bytes, x.comment
 from unnest(:tables ::text[]) with ordinality as t (name, place)
 join pg_class c on c.oid = to_regclass(t.name)
 left join (
     select i.indrelid, x.relname, i.indisvalid and i.indisready and i.indislive as valid, o.opcname,
-        coalesce(pg_relation_size(x.oid), 0) as bytes
+        coalesce(pg_relation_size(x.oid), 0) as bytes,
+        obj_description(x.oid, 'pg_class') as comment
     from pg_index i
     join pg_class x on x.oid = i.indexrelid
     join pg_am a on a.oid = x.relam and a.amname = 'hnsw'
@@ -131,6 +132,12 @@ drop index concurrently if exists {index};
 
 -- name: rename_vector_index()
 alter index {index} rename to {name};
+
+-- name: find_pgvector_version()
+select extversion from pg_extension where extname = 'vector';
+
+-- name: comment_vector_index()
+comment on index {index} is {words};
 
 -- name: analyze_vectors()
 analyze {embeddings};

@@ -15,8 +15,10 @@ from typing import Any
 import psycopg
 
 from kb_assets.database.connect import Database
+from kb_assets.database.notices import notices_of
 from kb_assets.database.statements import Statements
 from kb_assets.embeddings.space import Space, spaces_in
+from kb_assets.index.built_by import note_builder, reason_to_rebuild
 
 _LOCK_CLASS = 0x6B62_0003
 """First key of the advisory lock under which indexes are built; the second is the space."""
@@ -70,12 +72,14 @@ class IndexState:
         valid: Complete, and kept up to date by inserts.
         operator_class: What distance it is for.
         bytes: Its size.
+        comment: Which version of pgvector built it.
     """
 
     name: str
     valid: bool
     operator_class: str
     bytes: int
+    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,8 @@ def _needed(
     collected: int,
 ) -> str:
     fit = is_fit(space, states)
+    if fit and any(reason_to_rebuild(state.comment) for state in states):
+        return "rebuilt"
     if fit and collected:
         # As many vectors as make what was collected a small share; no more are counted.
         enough = math.ceil(collected / _REBUILD_SHARE) - collected
@@ -243,7 +249,7 @@ def _build(connection: psycopg.Connection[Any], space: Space) -> _Build:
         _statements("set_building"),
         {"memory": f"{memory_bytes // 1024}kB", "workers": max(1, (os.cpu_count() or 2) - 1)},
     )
-    with _notices(connection) as notices:
+    with notices_of(connection) as notices:
         connection.execute(
             _statements(
                 "build_vector_index",
@@ -256,24 +262,10 @@ def _build(connection: psycopg.Connection[Any], space: Space) -> _Build:
         if fit:
             connection.execute(_statements("rename_vector_index", index=(schema, final), name=old))
         connection.execute(_statements("rename_vector_index", index=(schema, fresh), name=final))
+        note_builder(connection, (schema, final))
     connection.execute(_statements("drop_vector_index", index=(schema, old)))
     connection.execute(_statements("analyze_vectors", embeddings=space.table))
     return _Build(vectors, memory_bytes, not any(_SPILLED in notice for notice in notices))
-
-
-@contextmanager
-def _notices(connection: psycopg.Connection[Any]) -> Iterator[list[str]]:
-    """Collect what the server says meanwhile."""
-    said: list[str] = []
-
-    def listen(notice: psycopg.errors.Diagnostic) -> None:
-        said.append(notice.message_primary or "")
-
-    connection.add_notice_handler(listen)
-    try:
-        yield said
-    finally:
-        connection.remove_notice_handler(listen)
 
 
 def _drop_leftovers(connection: psycopg.Connection[Any], space: Space) -> None:
