@@ -1,6 +1,8 @@
 """`kb status` and `kb metrics`: one screen, an exit code for monitors, Prometheus's text."""
 
 import json
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,7 +14,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.command_line import COMMAND, CommandLine, started, write
+from tests.acceptance.command_line import COMMAND, REPOSITORY, CommandLine, started, write
 from tests.acceptance.test_cli_setup import free_port
 
 
@@ -181,6 +183,23 @@ def test_metrics_are_served_until_stopped(kb: CommandLine) -> None:
         assert kb("metrics", "--serve", str(port)).code == 3
         serving.send_signal(signal.SIGINT)
         assert serving.wait(20) == 0
+
+
+def test_the_page_about_it_is_true(sound: CommandLine) -> None:
+    page = (REPOSITORY / "docs" / "status.md").read_text()
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+        script = f'kb() {{ {shlex.join(COMMAND)} "$@"; }}\n{block}'
+        done = subprocess.run(
+            ["bash", "-e", "-c", script], cwd=sound.folder, env=sound.environment(), check=False
+        )
+        assert done.returncode == 0, block
+    assert samples((sound.folder / "kb.prom").read_text())["kb_up"] == 1
+    told = {name for name in re.findall(r"`(kb_\w+)", page) if name != "kb_assets"}
+    assert set(samples(sound("metrics").out)) <= told
+    source = (REPOSITORY / "kb_assets" / "cli" / "exposition.py").read_text()
+    for name in told - {"kb_info"}:
+        stem = name.removesuffix("_total").removesuffix("_timestamp_seconds")
+        assert f'"{stem}' in source, name
 
 
 def scraped(port: int) -> dict[str, float]:

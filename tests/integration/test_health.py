@@ -87,7 +87,7 @@ def test_months_that_are_due(make_settings: Callable[..., Settings]) -> None:
         found = kb.health()
         assert found.archive is not None
         assert (found.archive.months_due, found.archive.months_overdue) == (1, 1)
-        assert "should have left a week ago" in about(found, "archive")[0]
+        assert "should have left the database a week ago" in about(found, "archive")[0]
         kb.archive_messages()
         after = kb.health()
         assert after.archive is not None
