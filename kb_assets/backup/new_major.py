@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import psycopg
 
@@ -134,7 +135,7 @@ def _require_room(address: ServerAddress, folder: Path) -> None:
         )
 
 
-def _rows(address: ServerAddress, statement: str) -> list[tuple[object, ...]]:
+def _rows(address: ServerAddress, statement: str) -> list[tuple[Any, ...]]:
     with (
         unavailable_when_lost(),
         psycopg.connect(_url(address, "postgres"), autocommit=True) as connection,

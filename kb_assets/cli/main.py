@@ -26,10 +26,11 @@ from kb_assets.cli.metrics import metrics
 from kb_assets.cli.plan import plan
 from kb_assets.cli.search import search
 from kb_assets.cli.session import COMMON_OPTIONS, Session
-from kb_assets.cli.setup import init, upgrade
+from kb_assets.cli.setup import init
 from kb_assets.cli.space import space
 from kb_assets.cli.status import status
 from kb_assets.cli.suggest import suggest
+from kb_assets.cli.upgrade import upgrade
 from kb_assets.cli.why import why
 
 _EPILOG = """\b

@@ -1,4 +1,4 @@
-"""`kb init` and `kb upgrade`: a new knowledge base, and a database brought up to this code."""
+"""`kb init`: a new knowledge base."""
 
 import json
 import os
@@ -46,23 +46,6 @@ def init(session: Session, folder: Path, source: str | None, name: str | None) -
         settings.replace("{uri}", json.dumps(uri, ensure_ascii=False)), encoding="utf-8"
     )
     _tell(session, folder, written, {"name": name, "uri": uri, "created": made})
-    return 0
-
-
-@click.command(cls=KbCommand)
-@pass_session
-def upgrade(session: Session) -> int:
-    """Bring the database's schema up to this version of kb-assets."""
-    from kb_assets.cli.output import console, print_json
-    from kb_assets.database.migrate import head
-    from kb_assets.knowledge_base import KnowledgeBase
-
-    with KnowledgeBase(session.settings()) as kb:
-        kb.upgrade()
-    if session.as_json:
-        print_json({"revision": head()})
-    else:
-        console().print(f"The database is at revision {head()}.")
     return 0
 
 

@@ -4,15 +4,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from kb_assets.knowledge_base.backing_up import BackingUp
 from kb_assets.knowledge_base.judging import Judging
+from kb_assets.knowledge_base.upgrading import Upgrading
 from kb_assets.settings import Settings
 
 if TYPE_CHECKING:
     from kb_assets.knowledge_base.health import Health
 
 
-class KnowledgeBase(BackingUp, Judging):
+class KnowledgeBase(Upgrading, Judging):
     """A knowledge base: its settings, its database, and what can be done with them.
 
     Safe to use from several threads. Connections are opened when they are needed; close it,
