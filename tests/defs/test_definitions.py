@@ -23,8 +23,9 @@ ASSETS = {
     "published_documents",
     "vector_index",
 }
-ARCHIVE, BACKUP = "message_archive", "database_backup"
+ARCHIVE, BACKUP, HOUSEKEEPING = "message_archive", "database_backup", "housekeeping"
 CHECKS = {
+    "every_source_is_fresh",
     "no_document_vanished_by_accident",
     "vectors_are_sound",
     "every_document_is_accounted_for",
@@ -102,9 +103,14 @@ def test_a_kb_toml_without_sources_is_valid(tmp_path: Path) -> None:
 def test_all_assets_and_checks_are_there(settings: Settings) -> None:
     definitions = build_definitions(settings)
 
-    assert set(specs(settings)) == {*ASSETS, ARCHIVE, BACKUP}
+    assert set(specs(settings)) == {*ASSETS, ARCHIVE, BACKUP, HOUSEKEEPING}
     checks = definitions.resolve_asset_graph().asset_check_keys
-    assert {key.name for key in checks} == CHECKS | ARCHIVE_CHECKS | BACKUP_CHECKS
+    assert {key.name for key in checks} == {
+        *CHECKS,
+        *ARCHIVE_CHECKS,
+        *BACKUP_CHECKS,
+        "storage_is_tended",
+    }
 
 
 def test_every_asset_says_what_it_is_and_whose(settings: Settings) -> None:
@@ -112,13 +118,13 @@ def test_every_asset_says_what_it_is_and_whose(settings: Settings) -> None:
         assert spec.description and len(spec.description) > 80, name
         assert spec.owners == ["team:docs"], name
         assert "postgres" in spec.kinds, name
-        groups = {ARCHIVE: "archive", BACKUP: "backup"}
+        groups = {ARCHIVE: "archive", BACKUP: "backup", HOUSEKEEPING: "operations"}
         assert spec.group_name == groups.get(name, "index"), name
 
 
 def test_every_asset_shows_described_columns(settings: Settings) -> None:
     for name, spec in specs(settings).items():
-        if name == BACKUP:  # has files, no table
+        if name in (BACKUP, HOUSEKEEPING):  # have no table of their own
             continue
         columns = spec.metadata["dagster/column_schema"].columns
         assert all(column.description and column.type for column in columns), name
@@ -143,6 +149,7 @@ def test_every_shard_is_a_partition_of_every_asset_of_documents(settings: Settin
     partitions = {name: spec.partitions_def for name, spec in specs(settings).items()}
 
     assert partitions.pop("vector_index") is None
+    assert partitions.pop(HOUSEKEEPING) is None
     assert isinstance(partitions.pop(ARCHIVE), dg.MonthlyPartitionsDefinition)
     assert isinstance(partitions.pop(BACKUP), dg.DailyPartitionsDefinition)
     for definition in partitions.values():
