@@ -65,9 +65,8 @@ def config(
     )
     sections = {"splitting": corpus.SPLITTING, "embedding": embedding}
     # The test alone starts what is loaded.
-    lines = [
-        f"[schedule]\nenabled = false\n[[sources]]\nname = 'notes'\nuri = '{folder}'\nshards = {shards}\n"
-    ]
+    lines = ["[schedule]\nenabled = false\n", "[[sources]]\nname = 'notes'"]
+    lines += [f"uri = '{folder}'\nshards = {shards}\n"]
     for name, section in sections.items():
         lines += [f"[{name}]", *(f"{key} = {value!r}" for key, value in section.items())]
     (home / "kb.toml").write_text("\n".join(lines))
