@@ -2,17 +2,23 @@
 
 import contextlib
 import ctypes
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+import yaml
 
 from kb_assets.errors import PermanentError, SettingsError
 
@@ -47,6 +53,8 @@ class Children:
         self.logs = logs
         self._folder = folder
         self._environment = environment
+        self._workspace = folder / "workspace.yaml"
+        self._sockets: Path | None = None
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
@@ -85,13 +93,35 @@ class Children:
     ) -> None:
         self.stop()
 
+    def start_code_server(self) -> None:
+        """Start the server of the definitions, which UI and daemon share, and wait for it.
+
+        Each would start one of its own, and the daemon a new one every minute. A workspace with
+        other code beside the knowledge base's is left to them all the same.
+
+        Raises:
+            PermanentError: It ended, or took too long.
+        """
+        location = _only_module(self._workspace)
+        if location is None:
+            return
+        self._sockets = Path(tempfile.mkdtemp(prefix="kb-dev-"))
+        at = self._sockets / "code"
+        named = ("-m", location["module_name"], "--location-name", location["location_name"])
+        self._start("code", "dagster", "code-server", "start", "--socket", str(at), *named)
+        served = {"grpc_server": {"socket": str(at), "location_name": location["location_name"]}}
+        self._workspace = self._sockets / "workspace.yaml"
+        self._workspace.write_text(json.dumps({"load_from": [served]}), encoding="utf-8")
+        self._wait("code", lambda: _listens(at))
+
     def start_webserver(self, host: str, port: int) -> None:
         """Start Dagster's UI."""
-        self._start("webserver", "dagster_webserver", "-h", host, "-p", str(port))
+        where = ("-h", host, "-p", str(port), "-w", str(self._workspace))
+        self._start("webserver", "dagster_webserver", *where)
 
     def start_daemon(self) -> None:
         """Start what runs schedules and sensors."""
-        self._start("daemon", "dagster._daemon", "run")
+        self._start("daemon", "dagster._daemon", "run", "-w", str(self._workspace))
 
     def require_free(self, host: str, port: int) -> None:
         """Make sure that nobody listens on a port.
@@ -118,17 +148,7 @@ class Children:
             PermanentError: It ended, or took too long.
         """
         near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-        give_up = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < give_up:
-            self.require_alive()
-            try:
-                with urllib.request.urlopen(f"http://{near}:{port}/server_info", timeout=5):
-                    return
-            except (urllib.error.URLError, TimeoutError, ConnectionError):
-                time.sleep(0.2)
-        raise self._failed(
-            "webserver", f"It did not answer within {_PATIENCE_SECONDS:.0f} seconds."
-        )
+        self._wait("webserver", lambda: _answers(f"http://{near}:{port}/server_info"))
 
     def require_alive(self) -> None:
         """Make sure that all processes run.
@@ -152,12 +172,14 @@ class Children:
             _signal(process, signal.SIGKILL)
             process.wait()
         self._running.clear()
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
         log = self.logs / f"{name}.log"
         with log.open("wb") as output:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, "-w", "workspace.yaml"],
+                [sys.executable, "-m", module, *arguments],
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -167,12 +189,44 @@ class Children:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
 
+    def _wait(self, name: str, is_there: Callable[[], bool]) -> None:
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while not is_there():
+            self.require_alive()
+            if time.monotonic() > give_up:
+                raise self._failed(name, f"It did not answer within {_PATIENCE_SECONDS:.0f} s.")
+            time.sleep(0.1)
+
     def _failed(self, name: str, why: str) -> PermanentError:
         log = self.logs / f"{name}.log"
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
         return PermanentError(
             f"Dagster's {name} does not run.", why=f"{why}\n{tail}", fix=f"Its log is {log}."
         )
+
+
+def _only_module(workspace: Path) -> dict[str, str] | None:
+    """Return the module a workspace loads, if that is all it does."""
+    said = yaml.safe_load(workspace.read_text(encoding="utf-8"))
+    match said:
+        case {
+            "load_from": [{"python_module": {"module_name": module, "location_name": name, **more}}]
+        }:
+            return None if more else {"module_name": module, "location_name": name}
+    return None
+
+
+def _listens(at: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(at)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
 
 
 def _end_with_parent() -> None:

@@ -26,6 +26,7 @@ def dev(session: Session, port: int, host: str) -> int:
         kb.close()  # Only the server is needed; a fork is safe without the pool's threads.
         children.require_free(host, port)
         out.print("Starting Dagster …", style="dim")
+        children.start_code_server()
         children.start_webserver(host, port)
         children.start_daemon()
         children.wait_until_it_answers(host, port)
