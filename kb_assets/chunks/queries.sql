@@ -42,3 +42,18 @@ where r.id = any(:revision_ids) and d.id = r.document_id and d.pending_revision_
 
 -- name: delete_revisions(revision_ids)
 delete from kb.document_revision where id = any(:revision_ids);
+
+-- name: chunk_sizes(source, slot_low, slot_high, documents)
+-- How many chunks there are of which size, in a few documents of the shard: a slot is a hash, so
+-- the first ones are as good as drawn at random, and cost the same however many there are.
+select c.token_count, count(*)
+from (
+    select coalesce(d.pending_revision_id, d.live_revision_id) as revision_id
+    from kb.source s
+    join kb.document d on d.source_id = s.id
+    where s.name = :source and d.slot >= :slot_low and d.slot < :slot_high
+    order by d.source_id, d.slot
+    limit :documents
+) drawn
+join kb.chunk c on c.revision_id = drawn.revision_id
+group by c.token_count;

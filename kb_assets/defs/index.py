@@ -13,7 +13,8 @@ from kb_assets.defs.metadata import publish_metadata, vector_metadata
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
-from kb_assets.defs.unchanged import with_counts
+from kb_assets.defs.unchanged import shown_before, with_counts
+from kb_assets.defs.whole import find_whole, whole_metadata
 from kb_assets.index.collect import collect_unused_vectors
 from kb_assets.index.merge import merge_postings
 from kb_assets.index.publish import publish_documents
@@ -36,6 +37,9 @@ The HNSW index over each space's vectors: built after a bulk load, looked after,
 Also deletes vectors nothing has used for `limits.unused_vector_days`, and questions asked more than
 `search.log_days` ago, and merges the rows that words are found by. It has no partitions: all
 shards share it. Without a usable index searches are exact, and slow.
+
+So it shows what all shards have together: **growth** plots it over time, and **spending** what
+embeddings cost and what was saved because chunks share texts (tokens, where nothing costs money).
 """
 
 
@@ -96,12 +100,18 @@ def vector_index_asset(settings: Settings) -> dg.AssetsDefinition:
             merged = merge_postings(run.database)
             forget_old_queries(run.database, settings.search.log_days)
             reports = maintain_vector_indexes(run.database, collected=collected)
+            texts = max((report.vectors for report in reports), default=0)
+            whole = find_whole(run.database, settings.shards, texts)
         for report in reports:
             knowledge_base.note("vector_index", report.space, asdict(report))
         seconds = time.monotonic() - started
         shown = vector_metadata(reports, collected, seconds)
         return dg.MaterializeResult(
-            metadata={**shown, "lexical_sources_merged": dg.MetadataValue.int(merged)}
+            metadata={
+                **shown,
+                "lexical_sources_merged": dg.MetadataValue.int(merged),
+                **whole_metadata(whole, shown_before(context)),
+            }
         )
 
     return vector_index

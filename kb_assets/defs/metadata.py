@@ -8,7 +8,9 @@ from typing import Any
 
 import dagster as dg
 
+from kb_assets.chunks.sizes import chunk_sizes
 from kb_assets.database.connect import Database
+from kb_assets.defs.plots import sizes_plot
 from kb_assets.embeddings.stage import EmbedReport
 from kb_assets.fingerprints import Shard
 from kb_assets.index.account import (
@@ -70,8 +72,11 @@ def chunk_metadata(database: Database, shard: Shard) -> Metadata:
         (one.path, " > ".join(one.heading_path), str(one.tokens), one.text)
         for one in newest_chunks(database, shard)
     ]
+    sizes = chunk_sizes(database, shard)
+    plot = {"chunk_sizes": sizes_plot("Chunks by tokens", sizes)} if sizes else {}
     return {
         "dagster/row_count": dg.MetadataValue.int(count_chunks(database, shard)),
+        **plot,
         "newest_chunks": table(["path", "headings", "tokens", "text"], chunks),
     }
 

@@ -13,6 +13,9 @@ from kb_assets.settings import ArchiveSettings, BackupSettings, Settings
 GROUP = "index"
 """The group of the index's assets."""
 
+QUALITY_GROUP = "quality"
+"""The group of what says how good answers are."""
+
 ARCHIVE = "message_archive"
 """The asset of old messages."""
 

@@ -11,7 +11,7 @@ from kb_assets.defs.automation import after_indexing
 from kb_assets.defs.columns import evaluation_columns
 from kb_assets.defs.freshness import within
 from kb_assets.defs.metadata import Metadata, table
-from kb_assets.defs.partitions import GROUP
+from kb_assets.defs.partitions import QUALITY_GROUP
 from kb_assets.defs.plots import history_plot, measures_plot
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.fingerprints import settings_fingerprint
@@ -25,7 +25,7 @@ from kb_assets.retrieval.verdict import LEADING
 from kb_assets.settings import Settings
 
 QUALITY = """
-How well the golden questions of `quality.questions` are answered.
+How well the golden questions are answered that are named by `quality.questions`.
 
 Each is asked by meaning and words together, by meaning alone, and by words alone. **ndcg_at_10** is
 how near the ten best documents come to the best order there could be, **recall_at_5** how many of
@@ -53,7 +53,7 @@ def retrieval_quality_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the asset; there are golden questions."""
 
     @dg.asset(
-        group_name=GROUP,
+        group_name=QUALITY_GROUP,
         owners=list(settings.owners),
         deps=["vector_index"],
         automation_condition=after_indexing(),

@@ -47,3 +47,21 @@ where not exists (select from wanted where listing_fingerprint is null)
         join kb.document d on d.source_id = w.source_id and d.slot >= w.low and d.slot < w.high
         where d.pending_revision_id is not null or d.vanished_at is not null
     );
+
+-- name: find_whole(sources, lows, highs)
+-- What all shards have together, from what is counted anyway: no table of documents or chunks.
+select
+    (
+        select coalesce(sum(h.found_documents), 0)::bigint
+        from unnest(:sources ::text[], :lows ::int[], :highs ::int[]) as w (source, low, high)
+        join kb.source s on s.name = w.source
+        join kb.shard h on h.source_id = s.id and h.slot_low = w.low and h.slot_high = w.high
+    ),
+    (select coalesce(sum(chunks), 0)::bigint from kb.lexical_source),
+    calls.texts, calls.tokens, calls.cost_usd
+from (
+    select coalesce(sum(texts) filter (where outcome = 'answered'), 0)::bigint as texts,
+        coalesce(sum(tokens), 0)::bigint as tokens,
+        coalesce(sum(cost_usd), 0)::double precision as cost_usd
+    from kb.embedding_call
+) calls;

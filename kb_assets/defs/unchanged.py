@@ -75,9 +75,10 @@ def stands(metadata: Mapping[str, Any], state: str | None) -> bool:
     return bool(time.time() - metadata[COUNTED_AT].value < STANDS_SECONDS)
 
 
-def shown_before(context: dg.AssetExecutionContext, partition: str) -> Metadata:
-    """Return what the last materialization of a partition showed."""
-    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[partition])
+def shown_before(context: dg.AssetExecutionContext, partition: str | None = None) -> Metadata:
+    """Return what the last materialization showed: of a partition, or of an asset without any."""
+    partitions = None if partition is None else [partition]
+    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=partitions)
     records = context.instance.fetch_materializations(wanted, limit=1).records
     last = records[0].asset_materialization if records else None
     return {} if last is None else dict(last.metadata)

@@ -1,7 +1,5 @@
 """Quality in Dagster: an asset with plots, checks that turn red, and what a red one stops."""
 
-import base64
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,10 +13,10 @@ from kb_assets.defs.build import build_definitions
 from kb_assets.errors import SpaceError
 from kb_assets.settings import Settings
 from tests.defs.conftest import evaluate, index, job, write_config
+from tests.defs.images import image_of
 from tests.golden import BIRDS, corrupt_half, repair, table_of, write_birds
 
 QUALITY = dg.AssetKey("retrieval_quality")
-IMAGE = re.compile(r"!\[.+\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)")
 
 
 @pytest.fixture
@@ -61,9 +59,7 @@ def spoil_the_graph(kb: KnowledgeBase) -> None:
 
 
 def image(made: dg.AssetMaterialization, name: str) -> ElementTree.Element:
-    found = IMAGE.fullmatch(str(made.metadata[name].value))
-    assert found, "Markdown that is an image and nothing else"
-    return ElementTree.fromstring(base64.b64decode(found[1]))
+    return image_of(made.metadata[name].value)
 
 
 def test_the_asset_is_there_only_where_questions_are(settings: Settings, kb: KnowledgeBase) -> None:
@@ -81,6 +77,7 @@ def test_it_says_what_it_is_as_the_others_do(kb: KnowledgeBase) -> None:
 
     assert spec.description and len(spec.description) > 80
     assert spec.owners == ["team:docs"]
+    assert spec.group_name == "quality"
     assert {"postgres"} <= spec.kinds
     assert all(one.description for one in spec.metadata["dagster/column_schema"].columns)
 
