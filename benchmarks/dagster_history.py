@@ -138,7 +138,11 @@ def history(instance: dg.DagsterInstance) -> tuple[Any, ...]:
     """Return what Dagster tells of the asset: all materializations, and the latest checks."""
     storage, key = instance.event_log_storage, dg.AssetKey(ASSET)
     checks = [dg.AssetCheckKey(key, "every_document_is_accounted_for")]
-    made = instance.fetch_materializations(key, limit=1_000_000).records
+    made, cursor, more = [], None, True
+    while more:
+        page = instance.fetch_materializations(key, limit=10_000, cursor=cursor)
+        made += page.records
+        cursor, more = page.cursor, page.has_more
     assert made
     return made, storage.get_latest_asset_check_execution_by_key(checks)
 
