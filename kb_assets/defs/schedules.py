@@ -16,7 +16,6 @@ from kb_assets.defs.index_runs import (
     run_request,
     shards_being_worked_on,
 )
-from kb_assets.defs.index_runs import SHARD_ASSETS as SHARD_ASSETS
 from kb_assets.defs.partitions import (
     ARCHIVE,
     BACKUP,
