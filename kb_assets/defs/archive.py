@@ -30,11 +30,12 @@ MONTHS_AHEAD = 2
 """For how many months to come a run makes partitions; messages make what is missing themselves."""
 
 DESCRIPTION = """
-Messages that are older than `archive.retention_days`, as Parquet in the archive's destination.
+Messages that are older than the archive's retention, as Parquet in its destination.
 
-A month that is due is closed, copied in one snapshot, uploaded, read back by another reader, and
-only then deleted from the database, by the transaction that makes it cold. A run that breaks off
-deletes nothing: start it again. What comes in later for such a month follows in a file of its own.
+A month that is due (`retention_days` under `[archive]`) is closed, copied in one snapshot,
+uploaded, read back by another reader, and only then deleted from the database, by the transaction
+that makes it cold. A run that breaks off deletes nothing: start it again. What comes in later for
+such a month follows in a file of its own.
 
 A month that is not due, is held because it was restored, or is empty stays as it is; its **note**
 says so. **rows**, **bytes** and **seconds** are of the last run that moved something, the row count

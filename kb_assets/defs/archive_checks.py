@@ -22,7 +22,8 @@ def archive_checks() -> list[dg.AssetChecksDefinition]:
 @dg.asset_check(
     asset=ARCHIVE,
     description="The newest objects, and a thirtieth of the others each day, are fetched anew and "
-    "hold the very rows that their manifests say: SHA-256, number, keys, each row's hash.",
+    "hold the very rows that their manifests say: SHA-256, number, keys, each row's hash. If it is "
+    "red, `kb archive verify` names the objects; bring them back from a copy of the bucket.",
 )
 def archive_matches_manifest(
     context: dg.AssetCheckExecutionContext,
@@ -52,7 +53,8 @@ def archive_matches_manifest(
 @dg.asset_check(
     asset=ARCHIVE,
     description="No message is both in the database and in the archive. (Late messages may repeat "
-    "archived ones until they are archived; readers see them once.)",
+    "archived ones until they are archived; readers see them once.) If it is red, delete those "
+    "rows from kb.message; nothing that is archived is lost by it.",
 )
 def hot_and_cold_are_disjoint(
     context: dg.AssetCheckExecutionContext,
@@ -94,7 +96,8 @@ def hot_and_cold_are_disjoint(
 @dg.asset_check(
     asset=ARCHIVE,
     description="No month, and no late message, that has been due for a week is still in the "
-    "database, and no erasure has been open for a day. Months that are held are left out.",
+    "database, and no erasure has been open for a day. Months that are held are left out. If it is "
+    "red, start archive_messages and read what its run says.",
 )
 def nothing_old_is_left_hot(
     context: dg.AssetCheckExecutionContext,

@@ -15,8 +15,8 @@ from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.settings import Settings
 
 DESCRIPTION = """
-The database as it was at one moment, where `uri` under `[backup]` says: definitions, rows, roles,
-and a manifest with the hash of every file and the checksum of every table.
+The database as it was at one moment: definitions, rows, roles, and a manifest with the hash of
+every file and the checksum of every table. `uri` under `[backup]` says where.
 
 A backup is of now: only today's partition can be made (**Latest**), and days that were missed stay
 missing. Then backups that are kept no longer are deleted; the last one whose drill passed never is.

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 MATCHES, RESTORES, FRESH = "backup_matches_manifest", "backup_restores", "backup_is_fresh"
 
 DESCRIPTIONS = {
-    MATCHES: "Every byte of the newest backup is read, and is what its manifest says.",
+    MATCHES: "Every byte of the newest backup is read, and is what its manifest says. If it is "
+    "red, make another backup at once, and find out what became of this one.",
     RESTORES: "The newest backup is restored into a server of its own, and is the same there: "
     "definitions, roles, rows, checksums, sequences, indexes, answers to questions. All of that "
-    "takes `rto_seconds`.",
+    "takes `rto_seconds`. If it is red, make another backup at once; the text says what differs.",
     FRESH: "The newest whole backup, those left out whose drill failed, is not older than "
     "`max_age_hours` under `[backup]`, and a drill passed within `max_drill_age_days`. "
     "What is younger than it would be lost: `rpo_seconds` now, `rpo_worst_seconds` just before "
-    "it was made.",
+    "it was made. If it is red, start back_up_database, and see whether its schedule is on.",
 }
 
 PLOTTED = ("rto_seconds", "rpo_seconds", "rpo_worst_seconds")

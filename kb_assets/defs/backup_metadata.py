@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from kb_assets.defs.metadata import Metadata, counts, table
+from kb_assets.defs.metadata import Metadata, counts, place, table
 
 if TYPE_CHECKING:
     from kb_assets.backup.place import DrillFacts
@@ -26,7 +26,7 @@ def backup_metadata(report: "BackupReport", url: str) -> Metadata:
     ]
     return {
         "backup": dg.MetadataValue.text(made.id),
-        "url": dg.MetadataValue.text(url),
+        "url": place(url),
         "snapshot_at": dg.MetadataValue.timestamp(datetime.fromisoformat(made.snapshot_at)),
         "dagster/row_count": dg.MetadataValue.int(made.rows),
         "encrypted": dg.MetadataValue.bool(made.is_encrypted),

@@ -1,30 +1,16 @@
 """Asset checks: each asserts the one truth its name says.
 
-A check counts the shards its run worked on; started by itself, it counts all of them. Either
-way it leaves out shards another run is working on at that moment. The checks have no partitions
-of their own (those are a preview in Dagster), so the latest result stands for the asset; its
-metadata says which shards it counted.
-
-A green result of those whose cost grows with the corpus stands in the runs that follow, while
-nothing was done to what it is about and for a day at most; `counted_at` says since when. A check
-that is started by itself always looks.
-
 Only `vectors_are_sound` blocks, because only there would going on do harm. The others tell what
 is wrong while readers keep what they have, and holding back the rest would not mend it.
 """
 
-from collections.abc import Callable
-
 import dagster as dg
 
+from kb_assets.defs.index_check import index_check
 from kb_assets.defs.metadata import account_table, table
-from kb_assets.defs.partitions import shards_of_run
-from kb_assets.defs.resources import KnowledgeBaseResource
-from kb_assets.defs.unchanged import find_state, green_before, stamp
 from kb_assets.fingerprints import Shard
 from kb_assets.index.account import account_for
 from kb_assets.index.checks import (
-    busy_shards,
     index_health,
     index_recall,
     soundness,
@@ -45,54 +31,6 @@ CONFIRM_DELETES = (
 )
 
 
-Look = Callable[[KnowledgeBase, tuple[Shard, ...]], dg.AssetCheckResult]
-
-
-def index_check(
-    asset: str,
-    *,
-    description: str,
-    blocking: bool = False,
-    of_index: bool = False,
-    stands: bool = True,
-) -> Callable[[Look], dg.AssetChecksDefinition]:
-    """Make an asset check of a function that looks at shards nobody is working on.
-
-    Args:
-        asset: What it is about.
-        description: What it asserts.
-        blocking: Whether it keeps what comes after its asset from being made if it is red.
-        of_index: Whether it is about what all shards share, whatever the run worked on.
-        stands: Whether a green result stands; not worth it if looking costs no more with a corpus.
-    """
-
-    def check_of(look: Look) -> dg.AssetChecksDefinition:
-        @dg.asset_check(asset=asset, name=look.__name__, description=description, blocking=blocking)
-        def check(
-            context: dg.AssetCheckExecutionContext,
-            knowledge_base: dg.ResourceParam[KnowledgeBaseResource],
-        ) -> dg.AssetCheckResult:
-            settings = knowledge_base.settings
-            wanted = shards_of_run(settings, context.run.tags) or settings.shards
-            shards = () if of_index else wanted
-            with knowledge_base.told_as_dagster_wants(context), knowledge_base.opened() as kb:
-                state = find_state(kb.database, shards) if stands else None
-                return green_before(context, settings, state) or _looked(look, kb, shards, state)
-
-        return check
-
-    return check_of
-
-
-def _looked(
-    look: Look, kb: KnowledgeBase, shards: tuple[Shard, ...], state: str | None
-) -> dg.AssetCheckResult:
-    busy = busy_shards(kb.database, shards)
-    result = look(kb, tuple(shard for shard in shards if shard not in busy))
-    # What leaves out shards is true of this moment only.
-    return result._replace(metadata={**result.metadata, **({} if busy else stamp(state))})
-
-
 def index_checks() -> list[dg.AssetChecksDefinition]:
     """Return the checks of the index."""
     return [
@@ -109,7 +47,8 @@ def index_checks() -> list[dg.AssetChecksDefinition]:
 @index_check(
     "raw_documents",
     description="The mass-delete guard withholds nothing: no shard lost more documents at once "
-    "than limits.max_deleted_share allows.",
+    "than limits.max_deleted_share allows. If it is red, see whether the source is whole, and "
+    "confirm what is gone on purpose with confirm_deletes.",
 )
 def no_document_vanished_by_accident(
     kb: KnowledgeBase, shards: tuple[Shard, ...]
@@ -139,7 +78,8 @@ def no_document_vanished_by_accident(
     blocking=True,
     stands=False,
     description="No vector is zero, not finite or of a wrong length: neither those about to be "
-    "published nor a random sample of the rest.",
+    "published nor a random sample of the rest. If it is red, delete those vectors, see to the "
+    "provider, and start the shard again.",
 )
 def vectors_are_sound(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if a vector can be found by no search.
@@ -170,7 +110,8 @@ def vectors_are_sound(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetC
 @index_check(
     "published_documents",
     description="Every document the listing found is live or quarantined, and none waits: "
-    "listed = live + quarantined.",
+    "listed = live + quarantined. If it is red, start the shard again: a run goes on where the "
+    "last one ended; `kb why PATH` says what a document waits for.",
 )
 def every_document_is_accounted_for(
     kb: KnowledgeBase, shards: tuple[Shard, ...]
@@ -196,7 +137,7 @@ def every_document_is_accounted_for(
 @index_check(
     "published_documents",
     description="Every text readers see has a vector in the space that answers, or is in "
-    "quarantine with a reason.",
+    "quarantine with a reason. If it is red, `kb index --verify` embeds what is missing.",
 )
 def every_chunk_is_embedded(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if a live text cannot be found by its meaning.
@@ -226,7 +167,8 @@ def every_chunk_is_embedded(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.
 @index_check(
     "chunk_embeddings",
     stands=False,
-    description="A space that is being built has a vector of every text readers see.",
+    description="A space that is being built has a vector of every text readers see. If it is red, "
+    "the failure is in the metadata of chunk_embeddings; the next run goes on filling it.",
 )
 def new_space_is_filled(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if the provider of a new space kept it from being filled.
@@ -248,7 +190,7 @@ def new_space_is_filled(kb: KnowledgeBase, shards: tuple[Shard, ...]) -> dg.Asse
     "vector_index",
     of_index=True,
     description="The index of the space that answers is complete and for the right distance, and "
-    "vectors drawn at random find themselves through it.",
+    "vectors drawn at random find themselves through it. If it is red, materialize vector_index.",
 )
 def index_is_valid(kb: KnowledgeBase, _: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if searches cannot use the index, or it misleads them. Nothing comes after it."""
@@ -275,7 +217,8 @@ def index_is_valid(kb: KnowledgeBase, _: tuple[Shard, ...]) -> dg.AssetCheckResu
     "vector_index",
     of_index=True,
     description="Searching through the index finds what an exact search does: at least 95 of 100 "
-    "nearest neighbours of vectors drawn at random.",
+    "nearest neighbours of vectors drawn at random. If it is red, drop the space's index; the next "
+    "run builds it anew.",
 )
 def index_recall_holds(kb: KnowledgeBase, _: tuple[Shard, ...]) -> dg.AssetCheckResult:
     """Red if the index loses neighbours: WARN, or ERROR once every fifth is lost.

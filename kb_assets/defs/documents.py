@@ -6,7 +6,7 @@ import dagster as dg
 
 from kb_assets.chunks.plan import recipe_of
 from kb_assets.defs.columns import revision_columns
-from kb_assets.defs.metadata import read_metadata
+from kb_assets.defs.metadata import place, read_metadata
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import GROUP, backfill_policy, shard_partitions, shards_of
 from kb_assets.defs.resources import KnowledgeBaseResource
@@ -31,6 +31,10 @@ A new or changed document gets a *revision* that waits; readers keep the old one
 
 def raw_documents_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the asset, with a partition for each shard of the settings' sources."""
+    where = {
+        one.name: one.uri if one.in_object_store else str(settings.root / one.uri)
+        for one in settings.sources
+    }
 
     @dg.asset(
         group_name=GROUP,
@@ -52,6 +56,7 @@ def raw_documents_asset(settings: Settings) -> dg.AssetsDefinition:
                 knowledge_base.say(f"{shard.key}: reading what may have changed")
                 report = read_documents(run, shard, recipe)
                 shown = with_counts(context, run, shard, report, read_metadata)
+                shown["source"] = place(where[shard.source])
                 context.add_asset_metadata(shown, partition_key=shard.key)
                 knowledge_base.note("raw_documents", shard.key, asdict(report))
         return dg.MaterializeResult()

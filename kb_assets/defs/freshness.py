@@ -33,7 +33,8 @@ def within(age: timedelta) -> dg.FreshnessPolicy:
     automation_condition=each_hour(),
     description="Every shard of every source was looked at since the last tick of its schedule "
     "that is `max_age_hours` under `[schedule]` ago. Looked at each hour, not in the runs of "
-    "index_documents: it is about those that are missing.",
+    "index_documents: it is about those that are missing. If it is red, look at the last runs and "
+    "at the schedule; `kb index` looks now.",
 )
 def every_source_is_fresh(
     context: dg.AssetCheckExecutionContext,

@@ -59,7 +59,8 @@ def housekeeping_asset(settings: Settings) -> dg.AssetsDefinition:
                 CHECK,
                 asset=ASSET,
                 description="No table is mostly dead rows that nobody vacuums, and no row waits "
-                "so long to be frozen that the server would stop writing in the end.",
+                "so long to be frozen that the server would stop writing in the end. If it is "
+                "red, its text says what to run.",
             )
         ],
     )

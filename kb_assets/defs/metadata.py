@@ -51,6 +51,11 @@ def counts(report: Mapping[str, Any]) -> Metadata:
     return {name: _value(name, value) for name, value in report.items()}
 
 
+def place(where: str) -> dg.MetadataValue:
+    """Return a file, folder or object so that the UI lets people copy its path, or follow it."""
+    return dg.MetadataValue.url(where) if "://" in where else dg.MetadataValue.path(where)
+
+
 def read_metadata(database: Database, shard: Shard) -> Metadata:
     """Return what the materialization of a shard's documents shows of what there is."""
     account = account_for(database, shard)

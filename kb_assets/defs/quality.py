@@ -25,7 +25,7 @@ from kb_assets.retrieval.verdict import LEADING
 from kb_assets.settings import Settings
 
 QUALITY = """
-How well the golden questions are answered that are named by `quality.questions`.
+How well the golden questions are answered; `quality.questions` names their file.
 
 Each is asked by meaning and words together, by meaning alone, and by words alone. **ndcg_at_10** is
 how near the ten best documents come to the best order there could be, **recall_at_5** how many of
@@ -80,7 +80,8 @@ def retrieval_quality_asset(settings: Settings) -> dg.AssetsDefinition:
 @dg.asset_check(
     asset="retrieval_quality",
     description="The golden questions are answered as well as when this last held, and as well "
-    "as quality.min_ndcg asks for.",
+    "as quality.min_ndcg asks for. If it is red, worst_questions in the asset's metadata shows "
+    "what went; what changed since it held is the index, the model or the questions.",
 )
 def retrieval_quality_holds(
     context: dg.AssetCheckExecutionContext,

@@ -134,7 +134,7 @@ def test_every_check_says_what_it_asserts(settings: Settings) -> None:
     graph = build_definitions(settings).resolve_asset_graph()
 
     for key in graph.asset_check_keys:
-        assert graph.get_check_spec(key).description, key.name
+        assert "If it is red, " in (graph.get_check_spec(key).description or ""), key.name
 
 
 def test_only_unsound_vectors_block(settings: Settings) -> None:

@@ -62,7 +62,7 @@ def test_texts_that_chunks_share_are_counted_as_saved(kb: KnowledgeBase) -> None
     assert "paid tokens" in words_of(shown["spending"])
 
 
-def test_chunk_sizes_are_those_of_the_shard(kb: KnowledgeBase) -> None:
+def test_a_shard_shows_its_chunk_sizes_and_where_its_source_is(kb: KnowledgeBase) -> None:
     index(kb)
     key = kb.settings.shards[0].key
     bars = [
@@ -73,6 +73,7 @@ def test_chunk_sizes_are_those_of_the_shard(kb: KnowledgeBase) -> None:
 
     assert len(bars) == 24
     assert 0 < sum(height > 0 for height in bars) < 24
+    assert last_shown(kb, "raw_documents", key)["source"] == str(kb.settings.root / "wiki")
 
 
 def test_money_is_plotted_once_there_is_any() -> None:
