@@ -153,6 +153,13 @@ def database(database_urls: DatabaseUrls) -> Iterator[Database]:
 
 
 @pytest.fixture
+def owner(database_urls: DatabaseUrls) -> Iterator[Database]:
+    """The test's own database, as the owner of its tables, who may do everything."""
+    with Database(database_urls.migrator) as database:
+        yield database
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder of documents."""
     documents = tmp_path / "documents"

@@ -192,7 +192,7 @@ class MessageOracle:
 
     Args:
         messages: Where it appends.
-        connections: To the database, as the writer.
+        connections: To the database, as the owner.
         read_object: Reads objects of the archive.
         window: Between which moments its messages are; others are nobody's concern.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import psycopg
 import pytest
 
 from kb_assets.chunks.plan import recipe_of
@@ -109,6 +110,12 @@ select term, block, ordinals, counts, lengths from kb.lexical_posting where sour
 def rows_of(kb: KnowledgeBase, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Return what the writer's database answers."""
     with kb.database.transaction() as connection:
+        return connection.execute(query, parameters or None).fetchall()
+
+
+def rows_as(role: str, kb: KnowledgeBase, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Return what the database answers another role, such as `archiver`; it may change things."""
+    with psycopg.connect(getattr(kb.urls, role), autocommit=True) as connection:
         return connection.execute(query, parameters or None).fetchall()
 
 

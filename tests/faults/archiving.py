@@ -124,7 +124,7 @@ class Shelf:
         connections: Connections | None = None,
     ) -> None:
         self.kb = kb
-        self.url = kb.settings.database_url
+        self.url = kb.settings.migration_database_url
         self.connections = connections or Connections(self.url)
         self.read_object = read_object or self._read
         span = ALL_TIME if only is None else (window_of(only).low, window_of(only).high)

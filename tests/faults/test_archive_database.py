@@ -103,7 +103,8 @@ def beyond(
     proxy: PostgresProxy,
 ) -> KnowledgeBase:
     """The same knowledge base, its database behind the proxy."""
-    moved = {"database_url": proxy.url, "read_database_url": proxy.url}
+    names = ("database_url", "read_database_url", "archive_database_url")
+    moved = dict.fromkeys(names, proxy.url)
     return open_settings(shelf.kb.settings.model_copy(update=moved))
 
 

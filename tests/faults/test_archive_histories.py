@@ -45,7 +45,7 @@ FIRST_SEED = int(os.environ.get("KB_FAULT_SEED", "0"))
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_nothing_is_lost_or_twice_or_back(histories: KnowledgeBase, block: int) -> None:
-    with closing(Connections(histories.settings.database_url)) as connections:
+    with closing(Connections(histories.settings.migration_database_url)) as connections:
         for number in range(HISTORIES):
             seed = FIRST_SEED + block * HISTORIES + number
             month = date(1971 + number // 12, number % 12 + 1, 1)

@@ -195,7 +195,7 @@ def test_a_month_that_is_copied_refuses_every_write_and_intake_goes_beside_it(
     refused = (errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege, errors.LockNotAvailable)
 
     def write() -> None:
-        for url in (shelf.url, shelf.kb.settings.migration_database_url):
+        for url in (shelf.kb.settings.database_url, shelf.url):
             for statement in (
                 "update kb.message set content = 'Changed.' where id = 'm3'",
                 "update kb.message_2025_03 set created_at = now()",

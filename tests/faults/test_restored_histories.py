@@ -81,7 +81,7 @@ class Life:
 
     def _open(self, settings: Settings) -> None:
         self.kb = KnowledgeBase(settings)
-        self.connections = Connections(settings.database_url)
+        self.connections = Connections(settings.migration_database_url)
         self.oracle = MessageOracle(self.kb.messages, self.connections, self._read)
 
     def close(self) -> None:
@@ -165,6 +165,7 @@ class Life:
                     "database_url": urls.writer,
                     "read_database_url": urls.reader,
                     "archive_database_url": urls.archiver,
+                    "migration_database_url": urls.migrator,
                 }
             )
         )
@@ -260,6 +261,7 @@ def lives(
                 "database_url": urls.writer,
                 "read_database_url": urls.reader,
                 "archive_database_url": urls.archiver,
+                "migration_database_url": urls.migrator,
             }
             life = Life(server, settings.model_copy(update=update), seed, stack)
             stack.callback(life.close)

@@ -81,7 +81,7 @@ def ids(kb: KnowledgeBase, where: str = "true") -> list[str]:
 
 
 def execute(kb: KnowledgeBase, statement: str, *values: object) -> None:
-    with psycopg.connect(kb.urls.writer, autocommit=True) as connection:
+    with psycopg.connect(kb.urls.migrator, autocommit=True) as connection:
         connection.execute(statement, values or None)
 
 

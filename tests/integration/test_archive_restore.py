@@ -50,7 +50,7 @@ def kb(make_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[Knowl
 
 
 def rows(kb: KnowledgeBase, statement: str, **named: object) -> list[tuple[Any, ...]]:
-    with kb.database.transaction() as connection:
+    with kb.archiver.transaction() as connection:
         return connection.execute(statement, named or None).fetchall()
 
 
@@ -60,7 +60,7 @@ def hashes(kb: KnowledgeBase, table: str = "message") -> dict[str, bytes]:
 
 
 def segments(kb: KnowledgeBase, *states: str) -> list[Segment]:
-    with kb.database.transaction() as connection:
+    with kb.archiver.transaction() as connection:
         return find_segments(connection, states=states or ("committed",))
 
 
@@ -173,7 +173,7 @@ def erase(connection: psycopg.Connection, conversation: str) -> None:
 def test_what_was_erased_does_not_come_back(kb: KnowledgeBase) -> None:
     kb.messages.append([*talk("gone"), *talk("kept")])
     kb.archive_messages()
-    with kb.database.transaction() as connection:
+    with kb.archiver.transaction() as connection:
         erase(connection, "gone")
     report = kb.restore_month(JANUARY)
     assert (report.rows, report.erased) == (10, 10)
@@ -194,7 +194,7 @@ def waits_for(kb: KnowledgeBase, others: psycopg.Connection, work: Callable[[], 
 def test_an_erasure_under_way_is_waited_for(kb: KnowledgeBase) -> None:
     kb.messages.append([*talk("gone"), *talk("kept")])
     kb.archive_messages()
-    with psycopg.connect(kb.urls.writer) as other:
+    with psycopg.connect(kb.urls.archiver) as other:
         erase(other, "gone")
         waits_for(kb, other, lambda: kb.restore_month(JANUARY))
     assert {id_.partition("-")[0] for id_ in hashes(kb)} == {"kept"}
@@ -203,7 +203,7 @@ def test_an_erasure_under_way_is_waited_for(kb: KnowledgeBase) -> None:
 def test_a_late_message_under_way_is_waited_for(kb: KnowledgeBase) -> None:
     kb.messages.append(talk("c"))
     kb.archive_messages()
-    with psycopg.connect(kb.urls.writer) as other:
+    with psycopg.connect(kb.urls.archiver) as other:
         other.execute("select from kb.archive_month where month = '2023-01-01' for share")
         names = ", ".join(MESSAGES.names)
         other.execute(
@@ -246,7 +246,7 @@ def test_rows_that_are_there_already_are_left_alone(kb: KnowledgeBase) -> None:
     before = hashes(kb)
     kb.archive_messages()
     rows(kb, "select kb.add_month('message', '2023-01-01')")
-    with kb.database.transaction() as connection:
+    with kb.archiver.transaction() as connection:
         for row in kept:
             values = [Jsonb(one) if isinstance(one, dict) else one for one in row]
             connection.execute(f"insert into kb.message values ({', '.join(['%s'] * 12)})", values)

@@ -381,7 +381,7 @@ def test_it_is_closed_until_erasures_are_done_again(plain: Backup, target: Datab
 
     def replay() -> tuple[str, ...]:
         seen.append(revision_of(target.migrator))
-        execute(target.writer, "delete from kb.message")
+        execute(target.migrator, "delete from kb.message")
         return ("Something was erased.",)
 
     report = plain.restore(target.migrator, replay=replay)

@@ -31,7 +31,7 @@ from kb_assets.errors import (
 from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.messages.message import Message
 from kb_assets.settings import Settings
-from tests.oracle import rows_of
+from tests.oracle import rows_as, rows_of
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 USERS = {"a": "ann", "b": "ann", "c": "carl", "d": None}
@@ -236,7 +236,7 @@ def test_a_month_whose_archiver_was_killed_is_opened_for_the_erasure_only(
     assert [one["key"] for one in erased.receipt["kept_objects"]] == [key]
     assert closed(kb) == {JANUARY: True, FEBRUARY: False}
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        rows_of(kb, "delete from kb.message where conversation_id = 'c' returning id")
+        rows_as("migrator", kb, "delete from kb.message where conversation_id = 'c' returning id")
     kb.archive_messages()
     assert hot(kb) == set()
     assert_erased(kb, before, "a")
@@ -300,7 +300,8 @@ def test_an_archiver_at_work_is_waited_for(kb: KnowledgeBase, open_kb: Open, pau
 def test_an_archiver_that_lost_its_lease_commits_nothing(kb: KnowledgeBase, paused: Any) -> None:
     before = seen(kb)
     finish = paused(kb)
-    lost = rows_of(
+    lost = rows_as(
+        "archiver",
         kb,
         "select pg_terminate_backend(pid, 10000) from pg_locks"
         " where locktype = 'advisory' and classid = %s::int::oid and granted",
@@ -417,13 +418,13 @@ def test_an_erasure_that_lost_its_lease_changes_nothing(
     kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = seen(kb)
-    rows_of(kb, "select kb.freeze_month('message', %s)", JANUARY)
+    rows_as("archiver", kb, "select kb.freeze_month('message', %s)", JANUARY)
     take = conversations.month_lease
 
     @contextmanager
     def overtaken(*arguments: Any, **others: Any) -> Iterator[Any]:
         with take(*arguments, **others) as lease:
-            rows_of(kb, RAISE_FENCES)
+            rows_as("archiver", kb, RAISE_FENCES)
             yield lease
 
     monkeypatch.setattr(conversations, "month_lease", overtaken)
@@ -431,13 +432,13 @@ def test_an_erasure_that_lost_its_lease_changes_nothing(
         kb.erase(conversation="a")
     assert seen(kb) == before
     monkeypatch.undo()
-    rows_of(kb, "select kb.thaw_month('message', %s)", JANUARY)
+    rows_as("archiver", kb, "select kb.thaw_month('message', %s)", JANUARY)
     kb.archive_messages()
     prove = rewrite.prove
 
     def overtaken_last(*arguments: Any) -> Any:
         proven = prove(*arguments)
-        rows_of(kb, RAISE_FENCES)
+        rows_as("archiver", kb, RAISE_FENCES)
         return proven
 
     monkeypatch.setattr(rewrite, "prove", overtaken_last)
@@ -454,7 +455,7 @@ def test_a_reader_of_a_frozen_month_is_waited_for_and_holds_nobody_up(
 ) -> None:
     monkeypatch.setattr(conversations, "_PAUSE_SECONDS", 0.1)
     before = seen(kb)
-    rows_of(kb, "select kb.freeze_month('message', %s)", JANUARY)
+    rows_as("archiver", kb, "select kb.freeze_month('message', %s)", JANUARY)
     with psycopg.connect(database_urls.reader) as reader:
         reader.execute("select count(*) from kb.message")
         erasing_ = threading.Thread(target=lambda: kb.erase(conversation="a"))
@@ -472,11 +473,11 @@ def test_a_restored_backup_is_told_again(kb: KnowledgeBase) -> None:
     ledger = [kb.erase(user="ann"), kb.erase(conversation="c")]
     entries = [json.loads(kb.archive_store.read(one.receipt["ledger"])) for one in ledger]
     for table in ("erased_conversation", "erasure", "archive_segment", "message", "conversation"):
-        rows_of(kb, f"delete from kb.{table} returning 1")
-    rows_of(kb, "update kb.archive_month set closed_at = null returning 1")
+        rows_as("migrator", kb, f"delete from kb.{table} returning 1")
+    rows_as("migrator", kb, "update kb.archive_month set closed_at = null returning 1")
     kb.messages.append(messages(JANUARY, *SHARED_MONTH))
     kb.archive_messages()
-    rows_of(kb, "delete from kb.conversation where id = 'b' returning 1")
+    rows_as("migrator", kb, "delete from kb.conversation where id = 'b' returning 1")
 
     for _ in range(2):
         hide_again(kb.run(), [Request.from_entry(entry) for entry in reversed(entries)])

@@ -63,7 +63,7 @@ BATCHES = st.lists(st.lists(TURNS, max_size=12), max_size=5)
 )
 @given(BATCHES, st.sets(st.integers(1, 4)), st.lists(st.integers(0, 200), min_size=1, max_size=6))
 def test_a_window_is_what_fits(
-    database: Database,
+    owner: Database,
     messages: Messages,
     batches: list[list[tuple[int, str, int]]],
     gone: set[int],
@@ -90,7 +90,7 @@ def test_a_window_is_what_fits(
         messages.append(made)
         model.add(made)
     model.gone = gone
-    with database.transaction() as connection:
+    with owner.transaction() as connection:
         connection.execute(
             "delete from kb.message where conversation_id = %s"
             " and extract(month from created_at) = any(%s)",

@@ -42,9 +42,9 @@ def rows(database: Database, query: str, **named: object) -> list[tuple[Any, ...
         return connection.execute(query, named).fetchall()
 
 
-def close(database: Database, month: date) -> None:
+def close(owner: Database, month: date) -> None:
     rows(
-        database,
+        owner,
         "update kb.archive_month set closed_at = now() where month = %(month)s returning id",
         month=month,
     )
@@ -144,10 +144,12 @@ def test_months_are_those_of_utc(database: Database, messages: Messages) -> None
 class TestClosedMonths:
     """What comes for a month that takes nothing in any more."""
 
-    def test_it_is_kept_apart(self, database: Database, messages: Messages) -> None:
+    def test_it_is_kept_apart(
+        self, database: Database, owner: Database, messages: Messages
+    ) -> None:
         first = [message("a"), message("b", after=86_400)]
         messages.append(first)
-        close(database, MARCH)
+        close(owner, MARCH)
         second = [
             message("late", after=-9 * 86_400),
             message("a"),
@@ -163,10 +165,10 @@ class TestClosedMonths:
         assert messages.window("c", max_tokens=99).earlier == 0
 
     def test_its_users_and_keys_are_looked_at_all_the_same(
-        self, database: Database, messages: Messages
+        self, database: Database, owner: Database, messages: Messages
     ) -> None:
         messages.append([message("a", user_id="ann")])
-        close(database, MARCH)
+        close(owner, MARCH)
         messages.append([message("late")])
         for refused in (message("x", user_id="bob"), message("a", "d"), message("late", "d")):
             with pytest.raises(MessageRefusedError):
@@ -174,43 +176,47 @@ class TestClosedMonths:
         assert rows(database, "select count(*) from kb.message_late") == [(1,)]
 
     def test_a_month_that_has_left_gets_no_partition_again(
-        self, database: Database, messages: Messages
+        self, database: Database, owner: Database, messages: Messages
     ) -> None:
         messages.append([message("a")])
-        with database.transaction() as connection:
+        with owner.transaction() as connection:
             connection.execute("update kb.archive_month set closed_at = now()")
             connection.execute("select kb.freeze_month('message', %s)", (MARCH,))
             connection.execute("select kb.drop_month('message', %s)", (MARCH,))
         assert Messages(database).append([message("b")]) == Appended(added=1, late=1)
         assert rows(database, "select to_regclass('kb.message_2025_03')") == [(None,)]
 
-    def test_it_may_be_closed_while_messages_come_in(self, database: Database) -> None:
+    def test_it_may_be_closed_while_messages_come_in(
+        self, database: Database, owner: Database
+    ) -> None:
         batch = [message(str(n), f"c{n % 5}", n * 600) for n in range(400)]
         Messages(database).append(batch[:1])
         with ThreadPoolExecutor() as pool:
             writers = [pool.submit(write, database, batch, seed) for seed in range(4)]
-            close(database, MARCH)
+            close(owner, MARCH)
         late = sum(writer.result().late for writer in writers)
         assert sum(writer.result().added for writer in writers) == len(batch) - 1
         assert rows(database, "select count(*) from kb.message_late") == [(late,)]
         assert_counted(database, batch)
 
-    def test_it_is_not_closed_under_a_writer(self, database: Database, messages: Messages) -> None:
+    def test_it_is_not_closed_under_a_writer(
+        self, database: Database, owner: Database, messages: Messages
+    ) -> None:
         messages.append([message("a")])
         with database.session() as connection, connection.transaction():
             connection.execute("select from kb.conversation for update")
             appended = started(messages.append, [message("b")])
             waits_for_a_lock(database)
-            with pytest.raises(DatabaseUnavailableError), database.transaction() as archiver:
+            with pytest.raises(DatabaseUnavailableError), owner.transaction() as archiver:
                 archiver.execute("set local lock_timeout = '100ms'")
                 archiver.execute("update kb.archive_month set closed_at = now()")
         assert appended.result() == Appended(added=1)
 
     def test_a_month_that_nobody_knows_any_more_is_made_again(
-        self, database: Database, messages: Messages
+        self, owner: Database, messages: Messages
     ) -> None:
         messages.append([message("a")])
-        with database.transaction() as connection:
+        with owner.transaction() as connection:
             connection.execute("select kb.freeze_month('message', %s)", (MARCH,))
             connection.execute("select kb.drop_month('message', %s)", (MARCH,))
             connection.execute("delete from kb.archive_month")
@@ -271,9 +277,11 @@ class TestRefusals:
         assert rows(database, "select user_id from kb.conversation") == [("ann",)]
 
 
-def test_nothing_comes_in_for_what_was_erased(database: Database, messages: Messages) -> None:
+def test_nothing_comes_in_for_what_was_erased(
+    database: Database, owner: Database, messages: Messages
+) -> None:
     messages.append([message("a"), message("b", "d")])
-    with database.transaction() as connection:
+    with owner.transaction() as connection:
         erase(connection, "c")
     assert messages.append([message("a"), message("c"), message("e", "d")]) == Appended(
         added=1, erased=2
@@ -316,10 +324,10 @@ class TestWriters:
             refused.result()
 
     def test_the_same_late_key_at_the_same_moment(
-        self, database: Database, messages: Messages
+        self, database: Database, owner: Database, messages: Messages
     ) -> None:
         messages.append([message("old")])
-        close(database, MARCH)
+        close(owner, MARCH)
         with meanwhile(database, "insert into kb.message_late values ('m', 'other', %s, 'user',"
                                  " '', null, null, '{}', 0)", NOON) as commit:  # fmt: skip
             refused = started(messages.append, [message("m")])
@@ -329,10 +337,10 @@ class TestWriters:
             refused.result()
 
     def test_a_conversation_is_erased_at_the_same_moment(
-        self, database: Database, messages: Messages
+        self, database: Database, owner: Database, messages: Messages
     ) -> None:
         messages.append([message("a")])
-        with database.session() as connection, connection.transaction():
+        with owner.session() as connection, connection.transaction():
             erase(connection, "c")
             appended = started(messages.append, [message("b"), message("c", "d")])
             waits_for_a_lock(database)

@@ -24,7 +24,7 @@ from kb_assets.knowledge_base import KnowledgeBase
 from kb_assets.messages.message import Message
 from kb_assets.settings import Settings
 from tests.conftest import Server
-from tests.oracle import rows_of
+from tests.oracle import rows_as, rows_of
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 LATER = KEPT + timedelta(days=1)
@@ -294,7 +294,8 @@ def test_what_was_about_to_be_replaced_is_replaced(
     let_days_pass(kb)
 
     restored = restore()
-    rows_of(
+    rows_as(
+        "archiver",
         restored,
         "insert into kb.archive_segment (month_id, source, low, high, fence, run_id, state,"
         " object_key, sha256, bytes, rows, row_hash_sum, conversation_low, conversation_high)"
