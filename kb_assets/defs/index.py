@@ -100,8 +100,7 @@ def vector_index_asset(settings: Settings) -> dg.AssetsDefinition:
             merged = merge_postings(run.database)
             forget_old_queries(run.database, settings.search.log_days)
             reports = maintain_vector_indexes(run.database, collected=collected)
-            texts = max((report.vectors for report in reports), default=0)
-            whole = find_whole(run.database, settings.shards, texts)
+            whole = find_whole(run.database, settings.shards, reports)
         for report in reports:
             knowledge_base.note("vector_index", report.space, asdict(report))
         seconds = time.monotonic() - started

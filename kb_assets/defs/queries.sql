@@ -58,6 +58,7 @@ select
         join kb.shard h on h.source_id = s.id and h.slot_low = w.low and h.slot_high = w.high
     ),
     (select coalesce(sum(chunks), 0)::bigint from kb.lexical_source),
+    (select count(*) from kb.embedding_unused),
     calls.texts, calls.tokens, calls.cost_usd
 from (
     select coalesce(sum(texts) filter (where outcome = 'answered'), 0)::bigint as texts,
@@ -65,3 +66,6 @@ from (
         coalesce(sum(cost_usd), 0)::double precision as cost_usd
     from kb.embedding_call
 ) calls;
+
+-- name: count_vectors(most)
+select count(*) from (select from {embeddings} limit :most) counted;

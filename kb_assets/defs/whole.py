@@ -11,13 +11,18 @@ from kb_assets.database.connect import Database
 from kb_assets.database.statements import Statements
 from kb_assets.defs.metadata import Metadata, counts
 from kb_assets.defs.plots import lines_plot
+from kb_assets.embeddings.space import list_spaces
 from kb_assets.fingerprints import Shard
+from kb_assets.index.vectors import VectorIndexReport
 
 HISTORY = "history"
 """Where a materialization keeps the points of its plots, for the next one to go on with."""
 
 MOST_POINTS = 100
 """Beyond this, every second one of the older half goes."""
+
+COUNTED_VECTORS = 100_000
+"""So many are counted; of more, the planner knows well enough how many there are."""
 
 _statements = Statements.beside(__file__)
 
@@ -29,7 +34,8 @@ class Whole:
     Attributes:
         documents: What the sources listed.
         live_chunks: What can be found.
-        distinct_texts: How many vectors the largest space has.
+        distinct_texts: How many texts those have: how many vectors of the space that answers are
+            used.
         paid_tokens: What providers counted, from the first day on.
         paid_usd: What that cost.
         saved_usd: What the live chunks would have cost besides, had each been paid for.
@@ -45,13 +51,15 @@ class Whole:
     saved_tokens: int
 
 
-def find_whole(database: Database, shards: Sequence[Shard], distinct_texts: int) -> Whole:
+def find_whole(
+    database: Database, shards: Sequence[Shard], reports: Sequence[VectorIndexReport]
+) -> Whole:
     """Return what there is, at a cost that does not grow with it.
 
     Args:
         database: Where it is.
         shards: Those of the settings.
-        distinct_texts: How many vectors the largest space has.
+        reports: About how many vectors each space has.
     """
     named = {
         "sources": [one.source for one in shards],
@@ -61,7 +69,8 @@ def find_whole(database: Database, shards: Sequence[Shard], distinct_texts: int)
     with database.transaction() as connection:
         row = connection.execute(_statements("find_whole"), named).fetchone()
     assert row is not None
-    documents, chunks, texts, tokens, cost_usd = row
+    documents, chunks, unused, texts, tokens, cost_usd = row
+    distinct_texts = max(0, _vectors(database, reports) - unused)
     repeated = max(0, chunks - distinct_texts) / texts if texts else 0.0
     return Whole(
         documents=documents,
@@ -72,6 +81,18 @@ def find_whole(database: Database, shards: Sequence[Shard], distinct_texts: int)
         saved_usd=repeated * cost_usd,
         saved_tokens=round(repeated * tokens),
     )
+
+
+def _vectors(database: Database, reports: Sequence[VectorIndexReport]) -> int:
+    about = {one.space: one.vectors for one in reports}
+    for space in list_spaces(database):
+        if space.state == "live":
+            statement = _statements("count_vectors", embeddings=space.table)
+            with database.transaction() as connection:
+                row = connection.execute(statement, {"most": COUNTED_VECTORS}).fetchone()
+            counted = int(row[0]) if row else 0
+            return counted if counted < COUNTED_VECTORS else about.get(space.name, counted)
+    return 0
 
 
 def whole_metadata(whole: Whole, before: Mapping[str, Any]) -> Metadata:

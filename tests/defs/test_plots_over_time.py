@@ -1,6 +1,7 @@
 """What the catalogue plots over time, and of how long chunks are."""
 
 import dagster as dg
+import psycopg
 import pytest
 
 from kb_assets import KnowledgeBase
@@ -57,6 +58,15 @@ def test_texts_that_chunks_share_are_counted_as_saved(kb: KnowledgeBase) -> None
     index(kb)
     shown = last_shown(kb, "vector_index")
 
+    with psycopg.connect(kb.urls.writer) as connection:
+        counted = connection.execute(
+            "select count(*), count(distinct c.input_hash) from kb.document d"
+            " join kb.chunk c on c.revision_id = d.live_revision_id"
+        ).fetchone()
+    assert counted is not None
+    chunks, texts = counted
+    assert (shown["live_chunks"], shown["distinct_texts"]) == (chunks, texts)
+    assert chunks > texts
     assert shown["saved_tokens"] > 0  # type: ignore[operator]
     assert shown["paid_usd"] == 0.0
     assert "paid tokens" in words_of(shown["spending"])
