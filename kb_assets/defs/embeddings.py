@@ -30,6 +30,8 @@ def chunk_embeddings_asset(settings: Settings) -> dg.AssetsDefinition:
         owners=list(settings.owners),
         partitions_def=shard_partitions(settings),
         backfill_policy=backfill_policy(),
+        # dagster.yaml limits how many runs ask a provider at once.
+        pool=f"embedding_{provider}",
         deps=["document_chunks"],
         description=DESCRIPTION,
         kinds=kinds,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.instance.config import PoolGranularity
 
 import kb_assets
 from kb_assets.defs.build import build_definitions
@@ -178,6 +180,27 @@ def test_the_job_runs_in_its_own_process_and_is_not_retried_for_a_failed_step(
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == ASSETS
     assert job.executor_def is dg.in_process_executor
     assert job.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+
+
+@pytest.mark.parametrize("provider", ["hash", "my_models.fast:make"])
+def test_runs_that_embed_with_a_provider_are_counted_and_limited(
+    settings: Settings, provider: str
+) -> None:
+    embedding = settings.embedding.model_copy(update={"provider": provider})
+    graph = build_definitions(settings.model_copy(update={"embedding": embedding}))
+    pools = {
+        node.key.to_user_string(): node.pools
+        for node in graph.resolve_asset_graph().asset_nodes
+        if node.pools
+    }
+    assert pools == {"chunk_embeddings": {f"embedding_{provider}"}}
+
+    file = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
+    with dg.instance_for_test(overrides={"concurrency": file["concurrency"]}) as instance:
+        limited = instance.get_concurrency_config().pool_config
+    # By the step, a run that was killed would hold its place for ever where there is no daemon.
+    assert limited.pool_granularity == PoolGranularity.RUN
+    assert limited.default_pool_limit == 16
 
 
 def test_launching_by_hand_offers_what_can_be_confirmed(settings: Settings) -> None:

@@ -125,7 +125,7 @@ def wait_until_blocked(
 
 def with_database(run: Run, database: Database) -> Run:
     """Return the run over another database object."""
-    return replace(run, database=database)
+    return replace(run, database=database, archiver=None)
 
 
 class Background(threading.Thread):

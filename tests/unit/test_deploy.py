@@ -100,7 +100,7 @@ def test_a_service_is_limited_and_has_no_rights_to_spare(name):
         assert service["network_mode"] == "none"
     else:
         assert user.split(":")[0] not in ("0", "root")
-        assert "cap_add" not in service
+        assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "login" else [])
 
 
 @pytest.mark.parametrize("name", LASTING)
@@ -125,10 +125,10 @@ def test_there_is_exactly_one_daemon():
 
 def test_ports_are_open_to_this_machine_only():
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert ports == ["127.0.0.1:3000:3000"]
+    assert ports == ["127.0.0.1:3000:8080"]
     assert RAW["networks"]["backend"]["internal"] is True
     outside = {n for n, s in SERVICES.items() if "outside" in s.get("networks", ["outside"])}
-    assert outside - {"object-store-init"} == {"code-location", "webserver"}
+    assert outside - {"object-store-init"} == {"migrate", "code-location", "login"}
 
 
 def test_the_workspace_leads_to_the_code_location():
@@ -264,7 +264,8 @@ def test_the_image_installs_the_libraries_of_the_project():
 
 def test_the_image_runs_kb_as_an_ordinary_user():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert instructions("ENTRYPOINT") == ['["kb"]']
+    assert instructions("ENTRYPOINT") == []
+    assert instructions("CMD")[-1] == '["kb", "--help"]'
     assert "kb" in scripts
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", instructions("USER")[-1])
     assert len(instructions("HEALTHCHECK")) == 1
