@@ -74,7 +74,7 @@ def measure(folder: Path, into: Measured) -> None:
     before = time.perf_counter()
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
         try:
-            _wait_until_usable(port)
+            _wait_until_usable(process, port)
             into.usable.append(time.perf_counter() - before)
             time.sleep(SETTLE_SECONDS)
             sizes = dict(_sizes(process.pid, folder))
@@ -91,10 +91,10 @@ def load(folder: Path) -> None:
     subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
 
 
-def _wait_until_usable(port: int) -> None:
+def _wait_until_usable(process: "subprocess.Popen[bytes]", port: int) -> None:
     """Wait until the UI answers that it knows the definitions."""
     give_up = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up:
+    while time.monotonic() < give_up and process.poll() is None:
         try:
             told = _graphql(port, _LOADED)["workspaceOrError"]["locationEntries"]
             if told and all(one["loadStatus"] == "LOADED" for one in told):
@@ -102,7 +102,7 @@ def _wait_until_usable(port: int) -> None:
         except OSError:
             pass
         time.sleep(0.05)
-    raise TimeoutError(f"The UI did not answer for {PATIENCE_SECONDS:.0f} s.")
+    raise TimeoutError(f"The UI did not answer within {PATIENCE_SECONDS:.0f} s, or `kb dev` ended.")
 
 
 def _graphql(port: int, query: str) -> Any:  # noqa: ANN401

@@ -55,6 +55,7 @@ class Children:
         self._environment = environment
         self._workspace = folder / "workspace.yaml"
         self._sockets: Path | None = None
+        self._code: Path | None = None
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
@@ -94,13 +95,10 @@ class Children:
         self.stop()
 
     def start_code_server(self) -> None:
-        """Start the server of the definitions, which UI and daemon share, and wait for it.
+        """Start the server of the definitions, which UI and daemon share.
 
         Each would start one of its own, and the daemon a new one every minute. A workspace with
         other code beside the knowledge base's is left to them all the same.
-
-        Raises:
-            PermanentError: It ended, or took too long.
         """
         location = _only_module(self._workspace)
         if location is None:
@@ -112,16 +110,16 @@ class Children:
         served = {"grpc_server": {"socket": str(at), "location_name": location["location_name"]}}
         self._workspace = self._sockets / "workspace.yaml"
         self._workspace.write_text(json.dumps({"load_from": [served]}), encoding="utf-8")
-        self._wait("code", lambda: _listens(at))
+        self._code = at
 
     def start_webserver(self, host: str, port: int) -> None:
         """Start Dagster's UI."""
         where = ("-h", host, "-p", str(port), "-w", str(self._workspace))
-        self._start("webserver", "dagster_webserver", *where)
+        self._start_with_code("webserver", "dagster_webserver", *where)
 
     def start_daemon(self) -> None:
         """Start what runs schedules and sensors."""
-        self._start("daemon", "dagster._daemon", "run", "-w", str(self._workspace))
+        self._start_with_code("daemon", "dagster._daemon", "run", "-w", str(self._workspace))
 
     def require_free(self, host: str, port: int) -> None:
         """Make sure that nobody listens on a port.
@@ -175,6 +173,12 @@ class Children:
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
+    def _start_with_code(self, name: str, module: str, *arguments: str) -> None:
+        if self._code is None:
+            self._start(name, module, *arguments)
+        else:
+            self._start(name, "kb_assets.cli.after", str(self._code), module, *arguments)
+
     def _start(self, name: str, module: str, *arguments: str) -> None:
         log = self.logs / f"{name}.log"
         with log.open("wb") as output:
@@ -214,11 +218,6 @@ def _only_module(workspace: Path) -> dict[str, str] | None:
         }:
             return None if more else {"module_name": module, "location_name": name}
     return None
-
-
-def _listens(at: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(at)) == 0
 
 
 def _answers(url: str) -> bool:
