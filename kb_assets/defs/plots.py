@@ -146,7 +146,7 @@ def _short(value: float) -> str:
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:g}{name}"
-    return f"{value:.1f}" if value == 0 or value >= 0.1 else f"{value:g}"
+    return f"{value:g}"
 
 
 def _frame(colours: Mapping[str, str], top: float) -> Iterator[str]:

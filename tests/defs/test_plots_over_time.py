@@ -91,7 +91,7 @@ def test_money_is_plotted_once_there_is_any() -> None:
     paid = Whole(**{**_numbers(NOTHING), "paid_usd": 3.2, "saved_usd": 0.4})
     shown = whole_metadata(paid, before)
 
-    assert {"paid usd", "saved usd", "5.0"} <= set(words_of(shown["spending"].value))
+    assert {"paid usd", "saved usd", "5"} <= set(words_of(shown["spending"].value))
     assert [len(points) for points in lines_of(shown["spending"].value)] == [2, 2]
 
 
