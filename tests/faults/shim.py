@@ -111,8 +111,9 @@ def wait_until_blocked(
 ) -> None:
     """Wait until so many sessions of the database wait for a lock, or a thread has ended."""
     query = (
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-        " and datname = current_database()"
+        # Locks can be seen whoever waits for them; what else a session of another role does, not.
+        "select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)"
+        " where not l.granted and a.datname = current_database()"
     )
     give_up = time.monotonic() + 60
     with psycopg.connect(kb.settings.database_url, autocommit=True) as connection:

@@ -131,6 +131,39 @@ def test_ports_are_open_to_this_machine_only():
     assert outside - {"object-store-init"} == {"migrate", "code-location", "login"}
 
 
+def test_the_ui_is_reached_through_the_login_alone():
+    caddy = (ROOT / "deploy/Caddyfile").read_text(encoding="utf-8")
+    service = SERVICES["login"]
+    used = dict(re.findall(r"\{\$(\w+):?([^}]*)\}", caddy))
+    assert set(used) - {"UI_UPSTREAM"} == set(service["environment"])
+    assert used["UI_UPSTREAM"] == "webserver:3000"
+    assert service["ports"][0].split(":")[-1] == used["UI_SITE"].strip(":")
+    (site,) = re.findall(r"^\{\$UI_SITE.*?^\}", caddy, re.MULTILINE | re.DOTALL)
+    assert re.search(r"basic_auth \{\s+\{\$UI_USER\} \{\$UI_PASSWORD_HASH\}\s+\}", site)
+    assert caddy.count("reverse_proxy") == site.count("reverse_proxy") == 1
+    assert re.search(r"http://127\.0\.0\.1:2020 \{\s+bind 127\.0\.0\.1\s", caddy)
+    assert "http://127.0.0.1:2020/" in service["healthcheck"]["test"]
+
+
+class Overriding(yaml.SafeLoader):
+    """Reads compose's `!override`, which replaces a list where lists are joined."""
+
+
+Overriding.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
+def test_tls_asks_for_a_name_and_keeps_its_certificates():
+    added = yaml.load((ROOT / "deploy/tls.yml").read_text(), Overriding)["services"]
+    assert set(added) == {"login"}
+    login = added["login"]
+    assert REQUIRED.match(login["environment"]["UI_SITE"])
+    assert login["ports"] == ["80:80", "443:443"]
+    (kept,) = (volume.split(":")[1] for volume in login["volumes"])
+    assert set(login["tmpfs"]) == set(SERVICES["login"]["tmpfs"]) - {kept}
+    told = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    assert "-o {0} -g {0}".format(SERVICES["login"]["user"].split(":")[0]) in told
+
+
 def test_the_workspace_leads_to_the_code_location():
     workspace = yaml.safe_load((ROOT / "deploy/workspace.yaml").read_text())
     server = workspace["load_from"][0]["grpc_server"]
@@ -260,6 +293,14 @@ def test_the_image_installs_the_libraries_of_the_project():
         ).stdout
         assert printed.splitlines() == [*project["dependencies"], *more]
     assert "pip install -c constraints.txt -r" in DOCKERFILE
+
+
+def test_hadolint_has_nothing_to_say():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, ROOT / "deploy/Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_image_runs_kb_as_an_ordinary_user():
