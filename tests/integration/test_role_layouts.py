@@ -3,6 +3,8 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -13,11 +15,12 @@ from kb_assets.database.connect import DatabaseUrls
 from kb_assets.database.migrate import upgrade
 from kb_assets.errors import DatabaseRefusedError, SettingsError
 from kb_assets.knowledge_base import KnowledgeBase
+from kb_assets.messages.message import Message
 from kb_assets.retrieval.query import Caller
 from kb_assets.settings import Settings
 from tests.conftest import UNSAFE_AND_FAST
 
-OURS = ("kb_migrator", "kb_writer", "kb_reader", "kb_caller", "solo")
+OURS = ("kb_migrator", "kb_writer", "kb_reader", "kb_caller", "kb_archiver", "solo")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,8 @@ def open_(
                 read_database_url=urls.reader,
                 migration_database_url=urls.migrator,
                 caller_database_url=urls.caller,
+                archive_database_url=urls.archiver,
+                archive={"uri": str(tmp_path / "cold")},
             )
         )
         request.addfinalizer(knowledge_base.close)
@@ -91,6 +96,7 @@ def found(knowledge_base: KnowledgeBase, caller: Caller | None) -> set[str]:
     return {hit.path for hit in knowledge_base.search("lighthouse", caller=caller)}
 
 
+TODAY = datetime.now(UTC)
 RED = Caller(tags=("red",))
 
 
@@ -136,6 +142,34 @@ def test_a_role_for_callers_may_come_later(
     assert found(knowledge_base, RED) == {"red.md"}
     assert found(knowledge_base, None) == {"red.md", "blue.md"}
     knowledge_base.index()
+
+
+def archive_and_erase(knowledge_base: KnowledgeBase, old: datetime) -> None:
+    """Say something old, and something new that is erased."""
+    said = [Message("old", "a", old, "user", "Hi."), Message("new", "b", TODAY, "user", "Bye.")]
+    knowledge_base.messages.append(said)
+    assert [month.rows for month in knowledge_base.archive_messages().months] == [1]
+    assert knowledge_base.erase(conversation="b").receipt["hot_rows"] == 1
+
+
+def test_an_archiver_may_come_later_and_the_writer_deletes_messages_until_then(
+    three_roles: DatabaseUrls,
+    open_: Callable[..., KnowledgeBase],
+    administrator: Callable[..., None],
+    address: ServerAddress,
+) -> None:
+    knowledge_base = open_(three_roles)
+    knowledge_base.upgrade()
+    archive_and_erase(knowledge_base, TODAY - timedelta(days=800))
+
+    administrator("create role kb_archiver login")
+    knowledge_base.upgrade()
+    with pytest.raises(SettingsError, match=r"as role kb_writer.*KB_ARCHIVE_DATABASE_URL"):
+        open_(three_roles).archive_messages()
+    separate = open_(replace(three_roles, archiver=address.url("kb", "kb_archiver")))
+    separate.messages.append([Message("late", "c", TODAY - timedelta(days=400), "user", "Hi.")])
+    assert [month.rows for month in separate.archive_messages().months] == [1]
+    assert separate.erase(conversation="c").receipt["cold_rows"] == 1
 
 
 def test_one_role_that_owns_everything_and_one_for_callers(
