@@ -92,6 +92,7 @@ def page(dev: Dev, tmp_path: Path) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        expect.set_options(timeout=PATIENCE_SECONDS * 1000)
         try:
             page.goto(dev.url)
             yield page
@@ -116,8 +117,7 @@ def test_a_shard_is_materialized_in_the_browser_and_no_other(dev: Dev, page: Pag
     dialog.get_by_role("button", name="Launch 1 run").click()
 
     page.get_by_text("Partitions", exact=True).click()
-    patience = PATIENCE_SECONDS * 1000
-    expect(page.get_by_text("Materialized (1)")).to_be_visible(timeout=patience)
+    expect(page.get_by_text("Materialized (1)")).to_be_visible()
     expect(page.get_by_text("Missing (1)")).to_be_visible()
     page.get_by_text(SHARD).filter(visible=True).first.click()
     expect(page.get_by_text("Materialized", exact=True)).to_be_visible()
