@@ -1,11 +1,12 @@
 """The job `index_documents`, and its runs: which shards each takes, and which are busy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from kb_assets.defs.checks import index_checks
 from kb_assets.defs.failures import NO_RUN_RETRIES
 from kb_assets.defs.partitions import range_tags, runs_in_cluster, runs_of, shards_of_run
 from kb_assets.defs.processes import end_abandoned_runs
@@ -63,8 +64,21 @@ def run_request(shards: Sequence[Shard], key: str) -> dg.RunRequest:
         shards: What it brings up to date.
         key: Dagster starts one run of the same key, however often it is asked for.
     """
-    selected = [dg.AssetKey(name) for name in SHARD_ASSETS] if runs_in_cluster() else None
-    return dg.RunRequest(run_key=key, tags=range_tags(shards), asset_selection=selected)
+    tags = range_tags(shards)
+    if not runs_in_cluster():
+        return dg.RunRequest(run_key=key, tags=tags)
+    assets = [dg.AssetKey(name) for name in SHARD_ASSETS]
+    checks = checks_of_runs(assets)
+    return dg.RunRequest(
+        run_key=key, tags=tags, asset_selection=assets, asset_check_keys=list(checks)
+    )
+
+
+def checks_of_runs(assets: Iterable[dg.AssetKey]) -> frozenset[dg.AssetCheckKey]:
+    """Return the checks that a run of these assets makes; unasked, Dagster takes all there are."""
+    wanted = set(assets)
+    keys = {key for check in index_checks() for key in check.check_keys}
+    return frozenset(key for key in keys if key.asset_key in wanted)
 
 
 def shards_being_worked_on(

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.events import DagsterEventType, JobFailureData, RunFailureReason
 
 from kb_assets.defs.build import build_definitions
-from kb_assets.defs.index_runs import JOB, SHARD_ASSETS
+from kb_assets.defs.index_runs import JOB, SHARD_ASSETS, checks_of_runs
 from kb_assets.defs.instance import dagster_instance
 from kb_assets.defs.options import IndexOptions
 from kb_assets.defs.partitions import range_tags, runs_of
@@ -114,14 +114,15 @@ class _Launcher:
             KeyboardInterrupt: The user stopped it.
         """
         told = [name for name in ("raw_documents", "chunk_embeddings") if name in assets]
-        result = self._job.execute_in_process(
+        keys = frozenset(dg.AssetKey(name) for name in assets)
+        job = self._job.get_subset(asset_selection=keys, asset_check_selection=checks_of_runs(keys))
+        result = job.execute_in_process(
             run_config={
                 "loggers": _SILENT,
                 "ops": {name: {"config": self._options} for name in told},
             },
             instance=self._instance,
             tags={**tags, **process_tags(), **_NO_SECOND_START},
-            asset_selection=[dg.AssetKey(name) for name in assets],
             raise_on_error=False,
         )
         self._stop_if_interrupted(result)

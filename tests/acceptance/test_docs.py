@@ -27,7 +27,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Return each `kb …` that a page shows, in a block or in a sentence."""
     for body in blocks(page, "sh", "console"):
         for line in body.replace("\\\n", " ").splitlines():
-            if found := re.search(r"(?:^|.*[\s;|&/(])kb ([a-z-].*)$", line):
+            if found := re.search(r"(?:^|.*[\s;|&/(])(?<!-n )(?<!space )kb ([a-z-].*)$", line):
                 yield _words(found[1])
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for found in INLINE.findall(text):
