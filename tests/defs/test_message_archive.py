@@ -407,6 +407,7 @@ def test_there_is_a_schedule_only_with_a_section_for_it(kb: KnowledgeBase) -> No
     assert {one.name for one in without.schedules or ()} == {
         "index_documents_schedule",
         "back_up_database_schedule",
+        "keep_house_schedule",
     }
     assert without.resolve_asset_graph().has(ARCHIVE)
 
