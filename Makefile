@@ -9,7 +9,8 @@ INSTALLED_TEST := .venv/.installed-test
 INSTALLED_LOCAL := .venv/.installed-local
 INSTALLED_PROGRAMS := .venv/.installed-programs
 PROGRAMS := chromium redis-server
-BENCHMARKS := components growth dagster_overhead local_model archive backup
+BENCHMARKS := components growth dagster_overhead local_model archive backup kb_dev dagster_history \
+	celery_workers scale
 
 .PHONY: help demo test check bench dev install clean
 .DEFAULT_GOAL := help

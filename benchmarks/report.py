@@ -24,6 +24,10 @@ BENCHMARKS = {
     "local_model": "the local model",
     "archive": "messages into the table and into the archive, and back",
     "backup": "a backup beside pg_dump, and a drill beside a raw load",
+    "kb_dev": "Dagster's UI: until it can be used, and what it takes",
+    "dagster_history": "Dagster's pages with ten thousand runs in the history",
+    "celery_workers": "sixteen shards over Celery's workers",
+    "scale": "the capacity model beside what was measured",
 }
 REPORT = Path(__file__).parent / "RESULTS.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "benchmark.svg"
