@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from kb_assets.defs.failures import NO_RUN_RETRIES
+from kb_assets.defs.jobs import job_of
 from kb_assets.defs.metadata import Metadata, counts, table
 from kb_assets.defs.resources import KnowledgeBaseResource
 from kb_assets.housekeeping.stage import HousekeepingReport, tend
@@ -83,11 +83,9 @@ def housekeeping_asset(settings: Settings) -> dg.AssetsDefinition:
 
 def housekeeping_job() -> UnresolvedAssetJobDefinition:
     """Return the job: the asset and its check."""
-    return dg.define_asset_job(
+    return job_of(
         JOB,
         selection=dg.AssetSelection.assets(ASSET),
-        executor_def=dg.in_process_executor,
-        tags=NO_RUN_RETRIES,
         description="Deletes Dagster's old runs, vacuums what is due, and notes sizes.",
     )
 

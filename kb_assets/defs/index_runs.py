@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kb_assets.defs.checks import index_checks
-from kb_assets.defs.failures import NO_RUN_RETRIES
+from kb_assets.defs.jobs import job_of
 from kb_assets.defs.partitions import range_tags, runs_in_cluster, runs_of, shards_of_run
 from kb_assets.defs.processes import end_abandoned_runs
 from kb_assets.fingerprints import Shard
@@ -31,17 +31,11 @@ GOING = (
 
 
 def index_documents_job() -> UnresolvedAssetJobDefinition:
-    """Return the job: from a source's listing to an index that is looked after.
-
-    Its executor works in the run's own process: starting a process for each step takes longer
-    than most steps do, and what spreads is runs, one for each shard.
-    """
-    return dg.define_asset_job(
+    """Return the job: from a source's listing to an index that is looked after."""
+    return job_of(
         JOB,
         selection=dg.AssetSelection.assets(*SHARD_ASSETS, "vector_index")
         - dg.AssetSelection.checks(FRESH),
-        executor_def=dg.in_process_executor,
-        tags=NO_RUN_RETRIES,
         description="Brings shards up to date: read, split, embed, publish; then looks after the "
         "vector index. What did not change costs nothing.",
     )

@@ -8,7 +8,6 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kb_assets.defs.archive_checks import archive_checks
-from kb_assets.defs.failures import NO_RUN_RETRIES
 from kb_assets.defs.index_runs import (
     GOING,
     JOB,
@@ -16,6 +15,7 @@ from kb_assets.defs.index_runs import (
     run_request,
     shards_being_worked_on,
 )
+from kb_assets.defs.jobs import job_of
 from kb_assets.defs.partitions import (
     ARCHIVE,
     BACKUP,
@@ -96,11 +96,9 @@ def _index_schedule(
 
 def measure_retrieval_job() -> UnresolvedAssetJobDefinition:
     """Return the job: the golden questions asked, whether or not anything changed."""
-    return dg.define_asset_job(
+    return job_of(
         QUALITY_JOB,
         selection=dg.AssetSelection.assets("retrieval_quality"),
-        executor_def=dg.in_process_executor,
-        tags=NO_RUN_RETRIES,
         description="Asks the golden questions, whether or not anything changed since.",
     )
 
@@ -128,11 +126,9 @@ def measure_retrieval_schedule(
 
 def archive_messages_job() -> UnresolvedAssetJobDefinition:
     """Return the job: months that are old enough go to the archive, and the checks look at it."""
-    return dg.define_asset_job(
+    return job_of(
         ARCHIVE_JOB,
         selection=dg.AssetSelection.assets(ARCHIVE),
-        executor_def=dg.in_process_executor,
-        tags=NO_RUN_RETRIES,
         description="Archives the months of its partitions that are due, and checks the archive. "
         "What is not due stays where it is.",
     )
@@ -177,11 +173,9 @@ def archive_messages_schedule(
 
 def back_up_database_job() -> UnresolvedAssetJobDefinition:
     """Return the job: a backup of now, and the drill that proves it."""
-    return dg.define_asset_job(
+    return job_of(
         BACKUP_JOB,
         selection=dg.AssetSelection.assets(BACKUP),
-        executor_def=dg.in_process_executor,
-        tags=NO_RUN_RETRIES,
         description="Backs the database up, deletes backups that are kept no longer, reads the "
         "new one back, and restores it into a server of its own.",
     )

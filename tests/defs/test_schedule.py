@@ -70,6 +70,9 @@ def test_in_a_cluster_every_shard_is_a_run_and_the_index_follows_by_itself(
     assert [shards(one) for one in requests] == [shard.key for shard in settings.shards]
     for request in requests:
         assert dg.AssetKey("vector_index") not in (request.asset_selection or [])
+        checks = {key.name for key in request.asset_check_keys or []}
+        assert "every_document_is_accounted_for" in checks
+        assert checks.isdisjoint({"every_source_is_fresh", "index_is_valid"})
 
 
 def test_a_source_whose_run_is_still_going_is_left_out(settings: Settings) -> None:
